@@ -1,0 +1,125 @@
+"""The port behind which the guests of simulated VMs run.
+
+The SOAP side decides what a VM is; a ``GuestRuntime`` makes it a running machine. Calls may be slow:
+they run in the thread of a vSphere task and never under the simulator's lock. Two calls for one VM
+never overlap; calls for different VMs do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class GuestError(Exception):
+    """A guest could not do what was asked; the text ends in the vSphere task's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class NicHardware:
+    """One virtual NIC of a VM as its guest shall see it."""
+
+    mac: str
+    portgroup: str
+    connected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GuestHardware:
+    """What a guest is powered on with. ``disk`` is a disk id of the runtime."""
+
+    vm_id: str
+    name: str
+    instance_uuid: str
+    bios_uuid: str
+    cpus: int
+    memory_mib: int
+    disk: str
+    nics: tuple[NicHardware, ...] = ()
+    guestinfo: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNic:
+    """One NIC as the guest reports it; ``mac`` is None for an unreadable one.
+
+    ``addresses`` carry their prefix length (``10.0.0.5/24``).
+    """
+
+    mac: str | None
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestState:
+    """What a guest reports about itself. ``powered_on=False``: it stopped by itself."""
+
+    powered_on: bool
+    tools_running: bool
+    hostname: str | None = None
+    nics: tuple[GuestNic, ...] = ()
+
+
+class ToolsCallbacks(Protocol):
+    """What the tools stand-in of one guest calls, from any thread, at any time."""
+
+    def info_get(self, key: str) -> str | None:
+        """Return a guestinfo value, None when it is not set."""
+
+    def info_set(self, key: str, value: str) -> None:
+        """Set a guestinfo value; it appears in the VM's config.extraConfig."""
+
+    def guest_state(self, state: GuestState) -> None:
+        """Report a heartbeat or a change."""
+
+
+class GuestRuntime(Protocol):
+    """Runs guests. Every method raises GuestError when it cannot do what it promises."""
+
+    def ensure_template(self, name: str) -> str:
+        """Return the disk id of a VM template's base disk, built when missing."""
+
+    def clone_disk(self, source_disk: str, vm_id: str) -> str:
+        """Return a disk for ``vm_id`` that shares the layers of the source.
+
+        The source is the disk of a template, of a guest (running or not) or of a snapshot.
+        """
+
+    def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
+        """Start the guest. Hardware that changed since the last time takes effect."""
+
+    def power_off(self, vm_id: str) -> None:
+        """Pull the plug; the disk stays."""
+
+    def shutdown(self, vm_id: str) -> None:
+        """Ask the guest to stop, return when it has."""
+
+    def suspend(self, vm_id: str) -> None:
+        """Freeze a running guest."""
+
+    def resume(self, vm_id: str) -> None:
+        """Thaw a suspended guest."""
+
+    def snapshot(self, vm_id: str, snapshot_id: str) -> str:
+        """Return the disk id of a snapshot, Docker data included; the guest may run or not."""
+
+    def revert(self, vm_id: str, disk: str) -> None:
+        """Bring the guest's disk back to a snapshot's; it is powered off afterwards."""
+
+    def remove_snapshot(self, disk: str) -> None:
+        """Forget a snapshot's disk."""
+
+    def destroy(self, vm_id: str) -> None:
+        """Remove the guest and everything nobody else needs; idempotent."""
+
+    def ensure_network(self, portgroup: str, *, uplink: bool) -> None:
+        """Make a portgroup usable; without an uplink its guests reach nothing outside."""
+
+    def close(self) -> None:
+        """Remove everything this runtime made."""
