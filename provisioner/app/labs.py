@@ -1,0 +1,330 @@
+"""The use cases around labs: what a verb of the command line asks for."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.app.wiring import House
+from provisioner.errors import (
+    BusyError,
+    InputError,
+    LabctlError,
+    PrivilegeError,
+    RefusedError,
+    UnknownLabError,
+)
+from provisioner.files.blueprint import check_fit, load_blueprint
+from provisioner.files.site import load_site
+from provisioner.model.lab import (
+    AuditEntry,
+    Desired,
+    GuestIdentity,
+    GuestRecord,
+    Hire,
+    Lab,
+    LabState,
+    Lease,
+    Progress,
+)
+from provisioner.model.observed import CheckResult, ObservedVm
+from provisioner.model.spec import Blueprint, CheckKind, Site
+from provisioner.rules.lease import build_lease
+from provisioner.rules.naming import build_lab_id, build_login, build_vm_name, check_email
+from provisioner.rules.plan import Plan, build_plan
+from provisioner.rules.public_key import parse_public_key
+from provisioner.workflows.checks import run_checks
+from provisioner.workflows.provision import build_play_order
+from provisioner.workflows.work import Work
+
+CLOSED = (LabState.GONE, LabState.FORGOTTEN)
+FOLLOW_S = 0.25
+
+
+@dataclass(frozen=True)
+class Request:
+    """What IT asks for: a blueprint for a hire. `days` None means the blueprint's default."""
+
+    blueprint: str
+    email: str
+    key_text: str
+    days: int | None = None
+    login: str | None = None
+
+
+@dataclass(frozen=True)
+class GuestStatus:
+    """A guest as recorded, and as vCenter shows it now (None: no VM of that identity)."""
+
+    record: GuestRecord
+    vm: ObservedVm | None
+
+
+class Labs:
+    """The use cases, over one wired house.
+
+    `site_name` is what `--site` said, or None.
+    """
+
+    def __init__(self, house: House, site_name: str | None = None) -> None:
+        self.house = house
+        self.site_name = site_name
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def get_site(self) -> Site:
+        """Return the site that new labs go to."""
+        return load_site(self.house.site_dirs, self.site_name)
+
+    def get_site_of(self, lab: Lab) -> Site:
+        """Return the site a lab stands on. Raises InputError when `--site` says another."""
+        if self.site_name not in (None, lab.site):
+            raise InputError(
+                f"lab {lab.lab_id} stands on site {lab.site}, not on {self.site_name}",
+                hint=f"say --site {lab.site}, or leave it out",
+            )
+        return load_site(self.house.site_dirs, lab.site)
+
+    def get_lab(self, lab_id: str) -> Lab:
+        """Return a lab, closed or not. Raises UnknownLabError."""
+        lab = self.house.store.find_lab(lab_id)
+        if lab is None:
+            raise UnknownLabError(
+                f"there is no lab {lab_id[:80]!r}", hint="labctl list --all shows every lab"
+            )
+        return lab
+
+    def get_living_lab(self, lab_id: str) -> Lab:
+        """Return a lab that is not closed. Raises RefusedError when it is."""
+        lab = self.get_lab(lab_id)
+        if lab.state in CLOSED:
+            raise RefusedError(
+                f"lab {lab_id} is {lab.state}", hint="provision it again to get a new one"
+            )
+        return lab
+
+    def list_labs(self, *, closed: bool) -> tuple[Lab, ...]:
+        """List labs, of one site when `--site` was given."""
+        labs = self.house.store.list_labs(closed=closed)
+        return tuple(lab for lab in labs if self.site_name in (None, lab.site))
+
+    def list_guests(self, lab: Lab) -> tuple[GuestRecord, ...]:
+        """List a lab's guests as recorded."""
+        return self.house.store.list_guests(lab.lab_id, lab.generation)
+
+    def observe_guests(self, lab: Lab) -> tuple[GuestStatus, ...]:
+        """Ask vCenter for each guest of a lab."""
+        hypervisor = self.house.get_hypervisor(self.get_site_of(lab))
+        return tuple(
+            GuestStatus(record, hypervisor.find_vm(record.identity))
+            for record in self.list_guests(lab)
+        )
+
+    def list_progress(
+        self, lab_id: str, slot: str, step: str, after: int = 0
+    ) -> tuple[Progress, ...]:
+        """List a lab's log."""
+        return self.house.store.list_progress(lab_id, after=after, slot=slot, step=step)
+
+    # -- deciding -----------------------------------------------------------------------------
+
+    def plan(self, request: Request) -> Plan:
+        """Say what `provision` would do, with zero writes."""
+        return self._plan(request)[0]
+
+    def _plan(self, request: Request) -> tuple[Plan, Blueprint, Hire, Lease, Site]:
+        house = self.house
+        site = self.get_site()
+        blueprint = load_blueprint(house.labs_dir, request.blueprint)
+        check_fit(blueprint, site, house.labs_dir)
+        house.get_tools(site, blueprint)  # stack and checks have no problems either
+        hire = self._read_hire(request)
+        lease = build_lease(blueprint.lease, request.days, house.clock.now())
+        lab_id = build_lab_id(hire.login, blueprint.short)
+        plan = build_plan(
+            blueprint,
+            site,
+            house.get_hypervisor(site).observe_site(),
+            hire=hire,
+            lease=lease,
+            existing=house.store.find_lab(lab_id),
+            usual_s=lambda step: house.store.usual_s("provision", step),
+        )
+        return plan, blueprint, hire, lease, site
+
+    def _read_hire(self, request: Request) -> Hire:
+        email = check_email(request.email)
+        login = build_login(f"{request.login}@login" if request.login else email)
+        return Hire(email=email, login=login, public_key=parse_public_key(request.key_text))
+
+    # -- acting -------------------------------------------------------------------------------
+
+    def provision(self, request: Request, on_row: Callable[[Progress], None]) -> tuple[Lab, bool]:
+        """Bring the lab to ready and return it, and whether anything had to be done."""
+        plan, blueprint, hire, lease, site = self._plan(request)
+        lab = self.house.store.find_lab(plan.lab_id)
+        if plan.nothing_to_do and lab is not None:
+            return lab, False
+        with self._only_one_works_on(plan.lab_id):
+            if lab is None or lab.state in CLOSED:
+                lab = self._record_intent(plan, blueprint, hire, lease, site)
+            self._run("provision", lab, on_row)
+        return self.get_lab(lab.lab_id), True
+
+    def _record_intent(
+        self, plan: Plan, blueprint: Blueprint, hire: Hire, lease: Lease, site: Site
+    ) -> Lab:
+        house = self.house
+        sight = house.get_hypervisor(site).check_sight()
+        if sight.missing_privileges or sight.missing_objects:
+            lacking = "; ".join((*sight.missing_privileges, *sight.missing_objects))
+            raise PrivilegeError(
+                f"the account of site {site.site} cannot work there: {lacking}",
+                hint="docs/runbook.md lists the vSphere role that labctl needs",
+            )
+        now = house.clock.now()
+        lab = Lab(
+            lab_id=plan.lab_id,
+            generation=plan.generation,
+            site=site.site,
+            vcenter_uuid=sight.vcenter_uuid,
+            event_key=sight.event_key,
+            blueprint=blueprint,
+            hire=hire,
+            lease=lease,
+            desired=Desired.PRESENT,
+            state=LabState.PROVISIONING,
+            created_at=now,
+        )
+        guests = tuple(
+            GuestRecord(
+                identity=GuestIdentity(lab.lab_id, lab.generation, spec.slot, str(uuid.uuid4())),
+                vm_name=build_vm_name(lab.lab_id, spec.slot),
+                nonce=secrets.token_hex(16),
+            )
+            for spec in blueprint.guests
+        )
+        house.store.add_lab(lab, guests, self._audit("provision", lab.lab_id))
+        return lab
+
+    def teardown(self, lab_id: str, on_row: Callable[[Progress], None]) -> str:
+        """Remove a lab and return its receipt (JSON text). Already gone is a success.
+
+        Raises TeardownIncompleteError when something is left; the receipt is kept all the same.
+        """
+        lab = self.get_lab(lab_id)
+        store = self.house.store
+        if lab.state is not LabState.GONE:
+            self.get_living_lab(lab_id)
+            self.get_site_of(lab)
+            with self._only_one_works_on(lab_id):
+                audit = self._audit("teardown", lab_id)
+                store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
+                store.set_state(
+                    lab_id, lab.generation, LabState.TEARING_DOWN, self.house.clock.now()
+                )
+                self._run("teardown", lab, on_row)
+        return store.find_receipt(lab_id) or ""
+
+    def forget(self, lab_id: str, reason: str) -> Lab:
+        """Close a lab of a vCenter that no longer exists. It proves nothing."""
+        lab = self.get_living_lab(lab_id)
+        store = self.house.store
+        with self._only_one_works_on(lab_id):
+            store.set_desired(
+                lab_id, lab.generation, Desired.ABSENT, self._audit("forget", lab_id, reason)
+            )
+            store.set_state(
+                lab_id,
+                lab.generation,
+                LabState.FORGOTTEN,
+                self.house.clock.now(),
+                note=f"forgotten without proof: {reason}",
+            )
+            self.house.credentials.destroy_lab_keys(lab_id)
+        return self.get_lab(lab_id)
+
+    def verify(
+        self, lab_id: str, *, trials: bool, on_result: Callable[[CheckResult], None]
+    ) -> tuple[CheckResult, ...]:
+        """Run the checks (and trials) of every guest of a lab."""
+        lab = self.get_living_lab(lab_id)
+        tools = self.house.get_tools(self.get_site_of(lab), lab.blueprint)
+        kinds = (CheckKind.CHECK, CheckKind.TRIAL) if trials else (CheckKind.CHECK,)
+        results: list[CheckResult] = []
+        for guest in self.list_guests(lab):
+            if not guest.host_key:
+                raise RefusedError(
+                    f"guest {guest.identity.slot} of lab {lab_id} was never reached",
+                    hint="provision the lab to its end first",
+                )
+            results += run_checks(tools, lab, guest, kinds=kinds, on_result=on_result)
+        return tuple(results)
+
+    def build_inventory(self, lab_id: str) -> dict[str, object]:
+        """Return the Ansible inventory of a lab, as labctl itself uses it."""
+        lab = self.get_living_lab(lab_id)
+        tools = self.house.get_tools(self.get_site_of(lab), lab.blueprint)
+        return build_play_order(Work(tools, "inventory", lab_id, lab.generation)).inventory
+
+    # -- how ----------------------------------------------------------------------------------
+
+    def _run(self, workflow: str, lab: Lab, on_row: Callable[[Progress], None]) -> None:
+        """Submit a workflow and follow its log to its end. Raises the error it ended with."""
+        house, at = self.house, (workflow, lab.lab_id, lab.generation)
+        seen = max((row.serial for row in house.store.list_progress(lab.lab_id)), default=0)
+
+        def flush() -> None:
+            nonlocal seen
+            for row in house.store.list_progress(lab.lab_id, after=seen):
+                seen = row.serial
+                on_row(row)
+
+        house.engine.submit(*at)
+        try:
+            while not house.engine.wait(*at, timeout_s=FOLLOW_S):
+                flush()
+        finally:
+            flush()
+
+    @contextmanager
+    def _only_one_works_on(self, lab_id: str) -> Iterator[None]:
+        folder = self.house.state / "locks"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (folder / f"{lab_id}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BusyError(
+                    f"another labctl works on lab {lab_id} right now",
+                    hint=f"follow it with: labctl logs {lab_id}",
+                ) from error
+            yield
+
+    def _audit(self, action: str, lab_id: str, detail: str = "") -> AuditEntry:
+        return AuditEntry(
+            at=self.house.clock.now(),
+            actor=getpass.getuser(),
+            action=action,
+            lab_id=lab_id,
+            outcome="asked",
+            detail=detail,
+        )
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a small text file that IT named. Raises InputError saying what could not be read."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the {what} {path}: {error}") from error
+    return text
+
+
+__all__ = ["GuestStatus", "LabctlError", "Labs", "Request", "read_text"]

@@ -1,0 +1,156 @@
+"""The composition root: which adapter stands behind which port, and where things are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+
+from provisioner.converge import RunnerConfigurator
+from provisioner.credentials import FileCredentials, ensure_installation, get_installation
+from provisioner.engine import InProcessEngine
+from provisioner.files.checks import load_checks
+from provisioner.files.site import load_site, project_dir, read_password, state_dir
+from provisioner.files.stack import load_stack
+from provisioner.model.lab import GuestRecord, Lab
+from provisioner.model.spec import Blueprint, Site
+from provisioner.ports import Flow, Workflow
+from provisioner.rules.ansible_inventory import build_known_hosts
+from provisioner.shell import ParamikoShell
+from provisioner.store import SqlStore, open_store
+from provisioner.vsphere import VsphereHypervisor
+from provisioner.workflows.provision import provision
+from provisioner.workflows.teardown import teardown
+from provisioner.workflows.work import Toolbox
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """Return the present as aware UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - the one place behind the Clock port
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back."""
+        return monotonic()
+
+
+@dataclass
+class House:
+    """Everything wired together, each part made when first used.
+
+    Args:
+        ask_password: asks the person at the terminal for the password of `user at host`.
+        state: the state folder; by default the one of `files.site.state_dir`.
+    """
+
+    ask_password: Callable[[str], str]
+    state: Path = field(default_factory=state_dir)
+    project: Path = field(default_factory=project_dir)
+    clock: SystemClock = field(default_factory=SystemClock)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _hypervisors: dict[str, VsphereHypervisor] = field(default_factory=dict)
+
+    @property
+    def labs_dir(self) -> Path:
+        """Where blueprints and the stack are."""
+        return self.project / "labs"
+
+    @property
+    def playbooks_dir(self) -> Path:
+        """Where playbooks and roles are."""
+        return self.project / "playbooks"
+
+    @property
+    def site_dirs(self) -> tuple[Path, ...]:
+        """Where site files are looked for, in this order."""
+        return (self.project / "inventory" / "sites", self.state / "sites")
+
+    @cached_property
+    def store(self) -> SqlStore:
+        """The store of this installation."""
+        return open_store(self.state / "labctl.db")
+
+    @cached_property
+    def credentials(self) -> FileCredentials:
+        """labctl's own keys."""
+        return FileCredentials(self.state)
+
+    @cached_property
+    def engine(self) -> InProcessEngine:
+        """What runs workflows."""
+        workflows: dict[str, Workflow] = {
+            "provision": lambda *at: self._run(provision, *at),
+            "teardown": lambda *at: self._run(teardown, *at),
+        }
+        return InProcessEngine(workflows)
+
+    def get_hypervisor(self, site: Site) -> VsphereHypervisor:
+        """Return the one session with a site's vCenter; it logs in when first used."""
+        if site.site not in self._hypervisors:
+            self._hypervisors[site.site] = VsphereHypervisor(
+                site, get_installation(self.state), lambda: self._get_password(site), self.clock
+            )
+        return self._hypervisors[site.site]
+
+    def get_tools(self, site: Site, blueprint: Blueprint) -> Toolbox:
+        """Gather the ports and files that work on a lab of this blueprint needs."""
+        roles = tuple(dict.fromkeys(role for guest in blueprint.guests for role in guest.roles))
+        return Toolbox(
+            hypervisor=self.get_hypervisor(site),
+            configurator=RunnerConfigurator(self.playbooks_dir, self.state / "runs"),
+            shell=ParamikoShell(jump_known_hosts=self.state / "jump_known_hosts"),
+            credentials=self.credentials,
+            store=self.store,
+            audit=self.store,
+            clock=self.clock,
+            site=site,
+            stack=load_stack(self.labs_dir),
+            ca_texts=tuple(path.read_text() for path in site.guests.ca_certificates),
+            checks=load_checks(self.playbooks_dir, roles),
+            write_known_hosts=self.write_known_hosts,
+            is_stopping=self.stopping.is_set,
+        )
+
+    def write_known_hosts(self, lab: Lab, guests: tuple[GuestRecord, ...]) -> str:
+        """Keep a lab's pinned host keys where Ansible reads them; return the file's path."""
+        path = self.state / "labs" / lab.lab_id / "known_hosts"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(build_known_hosts(guests))
+        return str(path)
+
+    def close(self) -> None:
+        """Leave nothing open: running work ends first, then sessions, then the store."""
+        for name in ("engine", "store"):
+            if name == "store":
+                for hypervisor in self._hypervisors.values():
+                    hypervisor.close()
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+    def _get_password(self, site: Site) -> str:
+        password = read_password(site)
+        if password is None:
+            return self.ask_password(f"{site.vcenter.username} at {site.vcenter.host}")
+        return password
+
+    def _run(
+        self,
+        workflow: Callable[[Flow, Toolbox, str, int], None],
+        flow: Flow,
+        lab_id: str,
+        generation: int,
+    ) -> None:
+        lab = self.store.get_lab(lab_id)
+        site = load_site(self.site_dirs, lab.site)
+        workflow(flow, self.get_tools(site, lab.blueprint), lab_id, generation)
+
+
+def make_installation(house: House) -> str:
+    """Make the installation's identity when there is none yet, and return its id."""
+    return ensure_installation(house.state).installation_id

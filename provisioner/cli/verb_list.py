@@ -1,0 +1,42 @@
+"""labctl list."""
+
+from __future__ import annotations
+
+import click
+
+from provisioner.app.labs import Labs
+from provisioner.cli.options import verb
+from provisioner.cli.output import Output
+from provisioner.model.lab import Lab, LabState
+from provisioner.rules.lease import describe_lease
+
+
+@verb("list", "labctl list --all")
+@click.option("--all", "closed", is_flag=True, help="Also labs that are gone or forgotten.")
+def command(labs: Labs, out: Output, *, closed: bool) -> None:
+    """List labs: whose, where, how far, until when. Asks the store only."""
+    found = labs.list_labs(closed=closed)
+    out.document(found)
+    if not found:
+        out.say("No labs.")
+        return
+    out.table(
+        ("LAB", "HIRE", "BLUEPRINT", "SITE", "STATE", "LEASE"),
+        [
+            (
+                lab.lab_id,
+                lab.hire.email,
+                lab.blueprint.blueprint,
+                lab.site,
+                lab.state.value,
+                _describe(labs, lab),
+            )
+            for lab in found
+        ],
+    )
+
+
+def _describe(labs: Labs, lab: Lab) -> str:
+    if lab.state in (LabState.GONE, LabState.FORGOTTEN):
+        return f"closed {lab.closed_at:%Y-%m-%d}" if lab.closed_at else "closed"
+    return describe_lease(lab.lease, labs.house.clock.now())

@@ -1,0 +1,149 @@
+"""vSphere tasks: work in a thread of its own, followed through the Task object.
+
+A task is queued until the object it works on is free, because two works on one VM would spoil it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pyVmomi import vim, vmodl
+
+from provisioner.simulator.calls import Call, answers
+from provisioner.simulator.guests import GuestError
+from provisioner.simulator.world import Record, World, derives, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOG = logging.getLogger("provisioner.simulator")
+KEPT_TASKS = 2000
+RECENT = timedelta(minutes=10)
+_State = vim.TaskInfo.State
+
+
+class TaskRun(Record):
+    """One task: its Task object, and what its body may ask while it works."""
+
+    def __init__(self, call: Call, *, cancelable: bool) -> None:
+        world = call.world
+        key = world.new_id("task")
+        entity = call.record.ref if isinstance(call.record.ref, vim.ManagedEntity) else None
+        name = call.method.wsdlName
+        info = vim.TaskInfo(
+            key=key,
+            task=vim.Task(key),
+            name=getattr(call.method.type, name),
+            descriptionId=f"{call.method.type.__name__.rsplit('.', 1)[-1]}.{call.method.name}",
+            entity=entity,
+            entityName=world.entity_name(entity) if entity is not None else None,
+            state=_State.queued,
+            cancelled=False,
+            cancelable=cancelable,
+            reason=vim.TaskReasonUser(userName=world.settings.username),
+            queueTime=now(),
+            eventChainId=0,
+        )
+        super().__init__(vim.Task(key), info=info)
+        self.world = world
+        self.target = call.record
+        self.args = call.args
+        self.delay_s = world.settings.method_delays_s.get(name, 0.0)
+        self.cancelled = threading.Event()
+
+    @property
+    def info(self) -> Any:
+        """The TaskInfo that clients see."""
+        return self.props["info"]
+
+    def update(self, **changes: Any) -> None:
+        """Change the TaskInfo and tell whoever follows it."""
+        with self.world.changed:
+            for name, value in changes.items():
+                setattr(self.info, name, value)
+            self.world.touch(self, self.world.records["TaskManager"], self.target)
+
+    def check_cancelled(self) -> None:
+        """Raise RequestCanceled when somebody cancelled the task, or the simulator stops."""
+        if self.cancelled.is_set() or self.world.closing.is_set():
+            raise vmodl.fault.RequestCanceled(msg="The task was canceled by a user.")
+
+    def run(self, body: Callable[[TaskRun], Any], *, exclusive: bool) -> None:
+        """Do the work and record how it ended."""
+        with self.target.busy if exclusive else nullcontext():
+            try:
+                self.check_cancelled()
+                self.update(state=_State.running, startTime=now(), progress=0)
+                self.cancelled.wait(self.delay_s)
+                self.check_cancelled()
+                self.world.get(self.target.ref)
+                ending = {"result": body(self), "state": _State.success, "progress": 100}
+            except Exception as error:  # noqa: BLE001 - the edge: a thread has nobody to raise to
+                ending = {"error": as_fault(error), "state": _State.error}
+            self.update(completeTime=now(), cancelable=False, **ending)
+
+
+def as_fault(error: Exception) -> vmodl.MethodFault:
+    """Return the vim fault that stands for an error."""
+    if isinstance(error, vmodl.MethodFault):
+        return error
+    if isinstance(error, GuestError):
+        return vim.fault.GenericVmConfigFault(reason=str(error), msg=str(error))
+    LOG.error("a request failed inside the simulator", exc_info=error)
+    return vmodl.fault.SystemError(reason=repr(error), msg=f"A general system error: {error!r}")
+
+
+def task(
+    kind: Any, name: str, *, cancelable: bool = False, exclusive: bool = True
+) -> Callable[[Callable[[TaskRun], Any]], Callable[[TaskRun], Any]]:
+    """Register the body of a ``..._Task`` method; it runs in a thread and may take its time."""
+
+    def register(body: Callable[[TaskRun], Any]) -> Callable[[TaskRun], Any]:
+        @answers(kind, name)
+        def start(call: Call) -> Any:
+            run = call.world.add(TaskRun(call, cancelable=cancelable))
+            call.world.tasks.append(run)
+            if len(call.world.tasks) > KEPT_TASKS:
+                call.world.remove(call.world.tasks.popleft())
+            call.world.touch(call.record, call.world.records["TaskManager"])
+            call.world.start_thread(lambda: run.run(body, exclusive=exclusive))
+            return run.ref
+
+        return body
+
+    return register
+
+
+@answers(vim.Task, "CancelTask")
+def cancel_task(call: Call) -> None:
+    """Ask a task to stop; it ends with RequestCanceled and its work is undone."""
+    run: TaskRun = call.record
+    if run.info.state not in (_State.queued, _State.running):
+        raise vim.fault.InvalidState(msg="the task is complete")
+    if not run.info.cancelable:
+        raise vmodl.fault.NotSupported(msg="the task cannot be canceled")
+    run.cancelled.set()
+    run.update(cancelled=True)
+
+
+def _recent(world: World) -> list[TaskRun]:
+    oldest = now() - RECENT
+    return [
+        run
+        for run in world.tasks
+        if run.info.completeTime is None or run.info.completeTime > oldest
+    ]
+
+
+@derives(vim.TaskManager, "recentTask")
+def _recent_tasks(world: World, _record: Record) -> list[Any]:
+    return [run.ref for run in _recent(world)]
+
+
+@derives(vim.ManagedEntity, "recentTask")
+def _recent_entity_tasks(world: World, record: Record) -> list[Any]:
+    return [run.ref for run in _recent(world) if run.info.entity == record.ref]

@@ -1,0 +1,185 @@
+"""How a lab comes: from the recorded intent to a lab whose hire's own path works."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from provisioner.errors import CheckFailedError, GuestUnreachableError, LabctlError, NotFoundError
+from provisioner.model.lab import GuestRecord, LabState
+from provisioner.model.observed import CheckResult, PlayProgress
+from provisioner.model.spec import CheckKind, GuestSpec
+from provisioner.ports import CloneOrder, Flow, PlayOrder
+from provisioner.rules.ansible_inventory import build_inventory
+from provisioner.rules.capacity import place_guests
+from provisioner.rules.userdata import HOST_KEY_INFO, build_guestinfo, parse_published_host_key
+from provisioner.workflows.checks import run_checks
+from provisioner.workflows.work import ADMIN_USER, Toolbox, Work, build_target
+
+FIRST_BOOT_S = 300.0
+ADDRESS_S = 180.0
+LOGIN_S = 120.0
+CLOUD_INIT_S = 300.0
+
+
+def provision(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
+    """Bring a recorded lab to `ready`; every step looks at the world before it acts.
+
+    Raises the first error of a step; the lab is `failed` then, and another run continues.
+    """
+    work = Work(tools, "provision", lab_id, generation)
+    specs = {guest.slot: guest for guest in work.get_lab().blueprint.guests}
+    try:
+        (placement,) = flow.run(work.step("preflight", partial(_preflight, work)))
+        for name, act in (
+            ("clone", partial(_clone, work, specs, placement)),
+            ("power-on", partial(_power_on, work)),
+            ("host-key", partial(_host_key, work)),
+            ("address", partial(_address, work)),
+            ("login", partial(_login, work)),
+        ):
+            flow.run(*(work.step(name, partial(act, slot), slot) for slot in specs))
+        flow.run(work.step("converge", partial(_converge, work)))
+        flow.run(*(work.step("trials", partial(_trials, work, slot), slot) for slot in specs))
+    except LabctlError as error:
+        tools.store.set_state(
+            lab_id, generation, LabState.FAILED, tools.clock.now(), note=error.what
+        )
+        raise
+    tools.store.set_state(lab_id, generation, LabState.READY, tools.clock.now())
+
+
+def _preflight(work: Work) -> dict[str, str]:
+    """Check that the site still is what the plan saw, and choose each guest's datastore."""
+    placement = work.tools.site.placement
+    observed = work.tools.hypervisor.observe_site()
+    if observed.problems:
+        raise NotFoundError(
+            "; ".join(observed.problems), hint=f"mend the site file of {work.tools.site.site}"
+        )
+    blueprint = work.get_lab().blueprint
+    return dict(place_guests(blueprint, observed, placement.datastores, placement.reserve_gib))
+
+
+def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], slot: str) -> str:
+    tools, guest, spec = work.tools, work.get_guest(slot), specs[slot]
+    key = tools.credentials.ensure_lab_key(work.lab_id, work.generation)
+    order = CloneOrder(
+        identity=guest.identity,
+        vm_name=guest.vm_name,
+        vm_template=spec.vm_template,
+        cpus=spec.cpus,
+        memory_mib=spec.memory_mib,
+        networks=spec.networks,
+        datastore=placement[slot],
+        guestinfo=build_guestinfo(
+            guest.identity,
+            guest.vm_name,
+            admin_user=ADMIN_USER,
+            admin_public_key=key.public_key,
+            nonce=guest.nonce,
+        ),
+    )
+    vm = tools.hypervisor.ensure_clone(
+        order, lambda task: tools.store.update_guest(guest.identity, vim_task=task)
+    )
+    birth = guest.birth_disks or tuple(disk.path for disk in vm.disks)
+    tools.store.update_guest(
+        guest.identity, moref=vm.moref, mac=vm.nics[0].mac, birth_disks=birth
+    )
+    return f"{vm.name} is {vm.moref} on {placement[slot]}"
+
+
+def _power_on(work: Work, slot: str) -> str:
+    work.tools.hypervisor.ensure_powered_on(work.get_guest(slot).identity)
+    return "powered on"
+
+
+def _host_key(work: Work, slot: str) -> str:
+    """Learn the guest's host key through vCenter, once; a pinned key is never learned again."""
+    guest = work.get_guest(slot)
+    if guest.host_key:
+        return "already pinned"
+    text = work.tools.hypervisor.wait_for_guestinfo(guest.identity, HOST_KEY_INFO, FIRST_BOOT_S)
+    host_key = parse_published_host_key(text, guest.nonce)
+    work.tools.store.update_guest(guest.identity, host_key=host_key)
+    return "learned through vCenter and pinned"
+
+
+def _address(work: Work, slot: str) -> str:
+    guest = work.get_guest(slot)
+    address = work.tools.hypervisor.wait_for_address(guest.identity, guest.mac, ADDRESS_S)
+    work.tools.store.update_guest(guest.identity, address=address)
+    return address
+
+
+def _login(work: Work, slot: str) -> str:
+    tools, guest = work.tools, work.get_guest(slot)
+    key = tools.credentials.get_lab_key(work.lab_id, work.generation)
+    target = build_target(tools.site, guest, key.private_file)
+    tools.shell.wait_for_login(target, LOGIN_S)
+    result = tools.shell.run(target, "cloud-init status --wait --long", timeout_s=CLOUD_INIT_S)
+    # 2 = done with recoverable errors (cloud-init 23.4 and later): a deprecation is no failure.
+    if result.exit_status not in (0, 2):
+        raise GuestUnreachableError(
+            f"first boot of {guest.vm_name} failed: cloud-init says {result.stdout.strip()[-300:]}",
+            hint="look at /var/log/cloud-init-output.log on the guest's console",
+        )
+    return f"{ADMIN_USER}@{guest.address}"
+
+
+def _converge(work: Work) -> dict[str, dict[str, int]]:
+    """Run Ansible; its recap is recorded as one line for each guest."""
+    order = build_play_order(work)
+
+    def on_event(event: PlayProgress) -> None:
+        if event.status in ("started", "failed", "unreachable"):
+            text = f"{event.role}: {event.play_task}" if event.role else event.play_task
+            detail = f" {event.status}: {event.text}" if event.status != "started" else ""
+            work.note("converge", text + detail, event.slot)
+
+    recaps = work.tools.configurator.run_play(order, on_event, work.is_unwanted)
+    for recap in recaps:
+        text = f"recap: {recap.ok} ok, {recap.changed} changed, {recap.failed} failed"
+        work.note("converge", text, recap.slot)
+    return {recap.slot: {"ok": recap.ok, "changed": recap.changed} for recap in recaps}
+
+
+def build_play_order(work: Work) -> PlayOrder:
+    """Gather what one Ansible run over all guests of the lab needs."""
+    tools, lab, guests = work.tools, work.get_lab(), work.list_guests()
+    key = tools.credentials.get_lab_key(work.lab_id, work.generation)
+    inventory = build_inventory(
+        lab,
+        guests,
+        tools.site,
+        tools.ca_texts,
+        tools.stack,
+        key_file=key.private_file,
+        known_hosts_file=tools.write_known_hosts(lab, guests),
+    )
+    return PlayOrder(lab_id=work.lab_id, playbook="converge.yml", inventory=inventory)
+
+
+def _trials(work: Work, slot: str) -> str:
+    """Prove the hire's own path on one guest. Raises CheckFailedError with what was seen."""
+    guest: GuestRecord = work.get_guest(slot)
+    results = run_checks(
+        work.tools,
+        work.get_lab(),
+        guest,
+        kinds=(CheckKind.CHECK, CheckKind.TRIAL),
+        on_result=lambda result: work.note("trials", describe_result(result), slot),
+    )
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise CheckFailedError(
+            f"{len(failed)} of {len(results)} checks failed on {slot}: "
+            + "; ".join(f"{result.name}: {result.saw}" for result in failed),
+            hint=failed[0].remedy,
+        )
+    return f"{len(results)} of {len(results)} passed"
+
+
+def describe_result(result: CheckResult) -> str:
+    """Say one check's result in a line."""
+    return f"{'pass' if result.passed else 'FAIL'} {result.name}: {result.saw}"
