@@ -123,7 +123,7 @@ def _search(run: TaskRun, *, deep: bool) -> list[Any]:
             if name != datastore.props["name"] or not inside:
                 continue
             if any(fnmatch.fnmatchcase(base, one) for one in spec.matchPattern or ["*"]):
-                kind = "VmDiskFileInfo" if base.endswith(".vmdk") else "FileInfo"
+                kind = "VmDiskInfo" if base.endswith(".vmdk") else "FileInfo"
                 info = getattr(vim.host.DatastoreBrowser, kind)(path=base, fileSize=file.size_bytes)
                 folders.setdefault(folder, []).append(info)
     known = {split_path(path)[1].rpartition("/")[0] for path in world.files} | {""}

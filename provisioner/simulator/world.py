@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ class DatastoreFile:
     size_bytes: int
     capacity_kib: int = 0
     owner: str = ""
+    uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass
@@ -109,6 +111,7 @@ class World:
         """(folder moId, name) of VMs that a running clone is making."""
         self.requests: Counter[str] = Counter()
         self._event_keys = itertools.count(settings.first_event_key)
+        self.macs = itertools.count(1)
         self._threads: list[threading.Thread] = []
         self._ids: dict[str, itertools.count[int]] = {}
 

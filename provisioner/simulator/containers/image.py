@@ -57,10 +57,12 @@ _WANTED = {
     f"{_UNITS}/reboot.target.wants/guest-reboot.service",
     f"{_UNITS}/multi-user.target.wants/guest-tools.service",
 }
+# Docker empties these three files of /etc in every new container; guest-init brings them back.
+_KEPT = "var/lib/guest-tools"
 _TEXTS = {
-    "etc/hostname": "debian\n",
-    "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost\n",
-    "etc/resolv.conf": "",
+    f"{_KEPT}/hostname": "debian\n",
+    f"{_KEPT}/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+    f"{_KEPT}/resolv.conf": "",
     "etc/machine-id": "",
 }
 # What every machine must make for itself.

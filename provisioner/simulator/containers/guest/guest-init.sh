@@ -12,11 +12,13 @@ done < /proc/self/mounts
 mount --bind /proc/sys/net /proc/sys/net && mount -o remount,rw,bind /proc/sys/net
 mount -o remount,size=50% /dev/shm
 
-# Ordinary files, so that they can be replaced atomically and outlive a power cycle.
+# Ordinary files, so that they can be replaced atomically and outlive a power cycle. A new container
+# on a snapshot's layers starts with empty ones: take what the guest tools kept.
 for file in resolv.conf hosts hostname; do
     umount "/etc/$file"
+    [ -s "/etc/$file" ] || cp -a --remove-destination "/var/lib/guest-tools/$file" /etc/
 done
-[ ! -s /etc/hostname ] || hostname -F /etc/hostname
+hostname -F /etc/hostname
 
 # "nic ADDRESS MAC" and "nameserver ADDRESS" lines.
 settings=$(/usr/bin/vmware-rpctool simulator.boot)

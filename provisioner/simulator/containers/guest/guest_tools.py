@@ -1,6 +1,8 @@
 """The guest's half of the stand-in for VMware Tools; runs on the guest's own Python alone."""
 
+import ctypes
 import json
+import os
 import select
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+KEEP = "/var/lib/guest-tools"
 SOCKET = "/run/hypervisor/rpc.sock"
 HEARTBEAT_S = 5
 QUIET_S = 0.3
@@ -15,6 +18,9 @@ DATASOURCE_ENV = Path("/run/guestinfo.env")
 DATASOURCE_KEYS = ("metadata", "userdata", "vendordata")
 # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR of linux/rtnetlink.h
 NETWORK_CHANGES = 0x1 | 0x10 | 0x100
+# IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE of linux/inotify.h
+FILE_CHANGES = 0x8 | 0x80 | 0x100
+KEPT_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 def call(request: str) -> tuple[bool, str]:
@@ -72,11 +78,18 @@ def build_report(links: list[dict[str, Any]], hostname: str) -> dict[str, Any]:
 
 
 def serve(_arguments: list[str]) -> int:
-    """Report every few seconds and at every change of the network."""
-    changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    changes.setblocking(False)
-    changes.bind((0, NETWORK_CHANGES))
+    """Report every few seconds and at every change of the network or the hostname."""
+    network = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    network.setblocking(False)
+    network.bind((0, NETWORK_CHANGES))
+    libc = ctypes.CDLL(None, use_errno=True)
+    files = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    libc.inotify_add_watch(files, b"/etc", FILE_CHANGES)
+    changes = [network.fileno(), *([files] if files >= 0 else [])]
     while True:
+        # Whoever copies this disk may lose these files; see guest-init.
+        kept = [path for path in KEPT_FILES if os.path.lexists(path)]
+        subprocess.run(["/usr/bin/cp", "-a", "--remove-destination", *kept, KEEP], check=False)
         shown = subprocess.run(["/usr/sbin/ip", "-j", "address"], check=True, capture_output=True)
         report = build_report(json.loads(shown.stdout), socket.gethostname())
         try:
@@ -86,19 +99,26 @@ def serve(_arguments: list[str]) -> int:
         wait_for_change(changes)
 
 
-def wait_for_change(changes: socket.socket) -> None:
+def wait_for_change(changes: list[int]) -> None:
     """Return after a change, or when the next heartbeat is due."""
     patience_s: float = HEARTBEAT_S
     # Changes come in bursts: one report when a burst is over, at the latest after a few seconds.
     for _ in range(10):
-        if not select.select([changes], [], [], patience_s)[0]:
+        ready = select.select(changes, [], [], patience_s)[0]
+        if not ready:
             return
         patience_s = QUIET_S
-        try:
-            while changes.recv(65536):
-                pass
-        except OSError:  # empty again, or so many changes that the kernel dropped some
-            continue
+        for change in ready:
+            drain(change)
+
+
+def drain(change: int) -> None:
+    """Read away what is pending; only that something changed matters."""
+    try:
+        while os.read(change, 65536):
+            pass
+    except OSError:  # empty again, or so many changes that the kernel dropped some
+        return
 
 
 if __name__ == "__main__":

@@ -1,0 +1,186 @@
+"""One installation with one simulator and one real lab, shared by every test of this folder.
+
+labctl is run as IT runs it: as a command. What proves that something is there, left or untouched
+asks the simulator by a plain pyVmomi client or Docker itself, never labctl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim
+
+from provisioner.credentials import get_installation
+from tests.e2e.canary import ProcessScan
+
+PROJECT = Path(__file__).parents[2]
+ANA = "ana@example.com"
+LAB = "ana-mlops"
+
+
+@dataclass
+class Installation:
+    """A state folder, and labctl run on it as a command."""
+
+    state: Path
+    key_file: Path
+    transcripts: list[str] = field(default_factory=list)
+    scan: ProcessScan | None = None
+
+    @property
+    def secret_homes(self) -> dict[str, Path]:
+        """The one home of each secret that exists before a lab does."""
+        return {
+            "vCenter's password": Path(self.endpoint["password_file"]),
+            "the installation's key": self.state / "installation.json",
+        }
+
+    @property
+    def secrets(self) -> dict[str, bytes]:
+        homes = self.secret_homes
+        installation = get_installation(self.state)
+        return {
+            "vCenter's password": homes["vCenter's password"].read_bytes().strip(),
+            "the installation's key": installation.key,
+        }
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "LABCTL_STATE": str(self.state)}
+
+    def labctl(
+        self, *words: str, cwd: Path | None = None, timeout_s: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "provisioner.cli.main", *words],
+            env={**self.environ, "PYTHONPATH": str(PROJECT)},
+            cwd=cwd or PROJECT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        self.transcripts.append(done.stdout + done.stderr)
+        return done
+
+    def must(self, *words: str, timeout_s: float = 600) -> str:
+        done = self.labctl(*words, timeout_s=timeout_s)
+        assert done.returncode == 0, f"labctl {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def must_json(self, *words: str) -> Any:
+        return json.loads(self.must(*words, "--json"))
+
+    def provision(self) -> str:
+        words = ("provision", "mlops-onboarding", "--hire", ANA, "--key", f"{self.key_file}.pub")
+        return self.must(*words, "--days", "7", timeout_s=900)
+
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.state / "simulator" / "endpoint.json").read_text())
+        return found
+
+    def ssh(
+        self, command: str, *, stdin: str = "", timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as the hire does: her key, the handover's ssh_config, another folder."""
+        config = self.state / "handover" / LAB / "ssh_config"
+        words = ["ssh", "-F", str(config), "-i", str(self.key_file), "-o", "BatchMode=yes"]
+        return subprocess.run(
+            [*words, "workbench", command],
+            cwd="/",
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def admin(self, command: str) -> str:
+        """Run a command as root on the guest, by labctl's own key and the printed inventory."""
+        host = self.must_json("inventory", LAB)["all"]["hosts"]["workbench"]
+        words = [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            host["ansible_ssh_private_key_file"],
+            *host["ansible_ssh_common_args"].split(),
+            f"{host['ansible_user']}@{host['ansible_host']}",
+            "sudo -n bash -s",
+        ]
+        done = subprocess.run(
+            words, input=command, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def docker(*words: str) -> list[str]:
+    """Ask Docker itself; return its lines."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
+    return done.stdout.split("\n")[:-1]
+
+
+def find_vms(vcenter: Any, name: str) -> list[Any]:
+    content = vcenter.content
+    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
+    try:
+        return [vm for vm in view.view if vm.name == name]
+    finally:
+        view.Destroy()
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A fresh installation with a running simulator; nothing of it is left afterwards."""
+    root = tmp_path_factory.mktemp("e2e")
+    key_file = root / "ana"
+    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ana", "-f", str(key_file)]
+    subprocess.run(keygen, check=True)
+    made = Installation(root / "state", key_file)
+    before = {kind: set(docker(kind, "ls", "-q")) for kind in ("volume", "network")}
+    made.must("sim", "up", timeout_s=900)
+    try:
+        yield made
+    finally:
+        made.must("sim", "down", "--yes")
+    for kind, names in before.items():
+        assert set(docker(kind, "ls", "-q")) <= names, f"a {kind} is left after sim down"
+    assert not (made.state / "simulator" / "endpoint.json").exists()
+
+
+@pytest.fixture(scope="session")
+def lab(installation: Installation) -> Installation:
+    """The installation with Ana's lab, provisioned by the command line under a secret scan."""
+    with ProcessScan(installation.secrets) as scan:
+        installation.provision()
+    installation.scan = scan
+    return installation
+
+
+@pytest.fixture
+def vcenter(installation: Installation) -> Iterator[Any]:
+    """A plain pyVmomi client of the simulator's vCenter."""
+    endpoint = installation.endpoint
+    service = SmartConnect(
+        host=endpoint["host"],
+        port=endpoint["port"],
+        user=endpoint["username"],
+        pwd=Path(endpoint["password_file"]).read_text().strip(),
+        disableSslCertValidation=True,
+    )
+    try:
+        yield service
+    finally:
+        Disconnect(service)
