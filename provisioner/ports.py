@@ -160,7 +160,10 @@ class GuestShell(Protocol):
 
 @dataclass(frozen=True)
 class PlayOrder:
-    """One Ansible run. `inventory` is the whole Ansible inventory as plain data, without a secret."""
+    """One Ansible run.
+
+    `inventory` is the whole Ansible inventory as plain data, without a secret.
+    """
 
     lab_id: str
     playbook: str
@@ -246,7 +249,9 @@ class LabStore(Protocol):
         """Move a lab to `state`; sets ready_at or closed_at where the state says so."""
         ...
 
-    def set_desired(self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry) -> None:
+    def set_desired(
+        self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry
+    ) -> None:
         """Record what IT wants, with its audit row."""
         ...
 

@@ -78,7 +78,7 @@ class House:
 
     @cached_property
     def credentials(self) -> FileCredentials:
-        """labctl's own keys."""
+        """Labctl's own keys."""
         return FileCredentials(self.state)
 
     @cached_property

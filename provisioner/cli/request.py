@@ -41,7 +41,9 @@ def request_options(function: Function) -> Function:
             type=click.Path(path_type=Path),
             help="File with the hire's SSH public key.",
         ),
-        click.option("--days", type=int, help="Days until the lab ends (default: the blueprint's)."),
+        click.option(
+            "--days", type=int, help="Days until the lab ends (default: the blueprint's)."
+        ),
         click.option("--login", help="Login on the guests (default: from the e-mail address)."),
     )
     decorated: Function = with_request

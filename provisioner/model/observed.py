@@ -48,7 +48,10 @@ class ObservedNic:
 
 @dataclass(frozen=True)
 class ObservedVm:
-    """One VM as vCenter showed it at one moment. `identity` is what its mark says, if it has one."""
+    """One VM as vCenter showed it at one moment.
+
+    `identity` is what its mark says, if it has one.
+    """
 
     moref: str
     name: str

@@ -17,7 +17,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # `%` and `\` would need escapes that clients disagree about; `{{` would reach Jinja.
 InventoryPath = Annotated[str, StringConstraints(pattern=r"^(/[^/%\\{}\x00-\x1f]{1,80})+$")]
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$")]
+HostName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$")
+]
 UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s{}'\"\\@]+$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}$")]
@@ -97,10 +99,10 @@ class RunAs(StrEnum):
     HIRE = "hire"
 
 
-class Check(Spec):
-    """One proof on a running guest, kept beside its Ansible role.
+class CheckSpec(Spec):
+    """One proof on a running guest, as written in checks.yml beside its Ansible role.
 
-    `script` is a file's name beside checks.yml; `files` puts its text into `body`.
+    `script` is a file's name beside checks.yml.
     """
 
     name: Name
@@ -111,6 +113,11 @@ class Check(Spec):
     interpreter: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9/_.-]+$")] | None = None
     timeout_s: int = Field(ge=1, le=900)
     remedy: OneLine
+
+
+class Check(CheckSpec):
+    """A check ready to run: with the role it belongs to, and its script's text."""
+
     role: RoleName = ""
     body: str = ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -18,11 +19,11 @@ from pyVmomi.VmomiSupport import (
     XMLNS_VMODL_BASE,
     DataObject,
     Enum,
+    GetServiceVersions,
     GetWsdlMethod,
+    IsChildVersion,
     ManagedObject,
     Object,
-    GetServiceVersions,
-    IsChildVersion,
     versionIdMap,
     versionMap,
 )
@@ -68,7 +69,14 @@ def _request_type(name: str) -> type[DataObject]:
     """Return a data object type whose properties are ``_this`` and the method's parameters."""
     this = Object(name="_this", type=ManagedObject, version=NEWEST, flags=0)
     fields = [this, *method_named(name).params]
+
+    def start_unset(self: DataObject) -> None:
+        for field in fields:
+            value = field.type() if issubclass(field.type, list) else None
+            object.__setattr__(self, field.name, value)
+
     members = {
+        "__init__": start_unset,
         "_wsdlName": name,
         "_propList": fields,
         "_propInfo": {field.name: field for field in fields},
@@ -91,7 +99,7 @@ class _EnvelopeParser(SoapAdapter.ExpatDeserializerNSHandlers):
         SoapAdapter.SetHandlers(self._parser, SoapAdapter.GetHandlers(self))
 
     def parse(self, body: bytes) -> Any:
-        self._parser.Parse(body, True)  # noqa: FBT003 - expat takes it by position only
+        self._parser.Parse(body, True)
         return self._reader.GetResult()
 
     def _refuse_doctype(self, *_args: object) -> None:
@@ -133,13 +141,24 @@ def decode(body: bytes) -> Request:
     return Request(args._this, method, args)  # noqa: SLF001 - the property's name in SOAP
 
 
+class _Serializer(SoapAdapter.SoapSerializer):
+    """pyVmomi's serializer, which on the server's side may leave a required array empty."""
+
+    def _Serialize(self, val: Any, info: Any, defNS: str) -> None:  # noqa: N802, N803 - pyVmomi's names
+        if not (isinstance(val, list) and not val and info.type is not object):
+            super()._Serialize(val, info, defNS)
+
+
+def _serialize(value: Any, info: Any, version: str, *, as_detail: bool = False) -> str:
+    writer = StringIO()
+    serializer = _Serializer(writer, version, {**SoapAdapter.SOAP_NSMAP, XMLNS_VMODL_BASE: ""})
+    (serializer.SerializeFaultDetail if as_detail else serializer.Serialize)(value, info)
+    return writer.getvalue()
+
+
 def version_from(soap_action: str) -> str:
     """Return pyVmomi's version name for a SOAPAction header such as ``"urn:vim25/8.0.3.0"``."""
     return versionMap.get(soap_action.strip('"').removeprefix("urn:"), NEWEST)
-
-
-def _namespaces() -> dict[str, str]:
-    return {**SoapAdapter.SOAP_NSMAP, XMLNS_VMODL_BASE: ""}
 
 
 def _envelope(inner: str) -> bytes:
@@ -152,12 +171,9 @@ def encode_result(method: Any, result: Any, version: str, result_type: Any = Non
     inner = ""
     if result is not None:
         info = Object(
-            name="returnval",
-            type=result_type or method.result,
-            version=version,
-            flags=F_OPTIONAL,
+            name="returnval", type=result_type or method.result, version=version, flags=F_OPTIONAL
         )
-        inner = SoapAdapter.SerializeToStr(result, info, version, _namespaces())
+        inner = _serialize(result, info, version)
     tag = f"{method.wsdlName}Response"
     return _envelope(f'<{tag} xmlns="{XMLNS_VMODL_BASE}">{inner}</{tag}>')
 
@@ -166,7 +182,7 @@ def encode_fault(fault: vmodl.MethodFault, version: str) -> bytes:
     """Encode a fault as SOAP 1.1 does, its vim type in the detail."""
     name = type(fault)._wsdlName  # noqa: SLF001 - pyVmomi's public metadata
     info = Object(name=f"{name}Fault", type=object, version=version, flags=0)
-    detail = SoapAdapter.SerializeFaultDetail(fault, info, version, _namespaces())
+    detail = _serialize(fault, info, version, as_detail=True)
     text = SoapAdapter.XmlEscape(fault.msg or name)
     tag = SoapAdapter.SOAP_FAULT_TAG
     return _envelope(
@@ -180,7 +196,7 @@ def fingerprint(value: Any) -> str:
     if value is None:
         return ""
     info = Object(name="v", type=object, version=NEWEST, flags=F_OPTIONAL)
-    return str(SoapAdapter.SerializeToStr(value, info, NEWEST, _namespaces()))
+    return _serialize(value, info, NEWEST)
 
 
 def blank(kind: Any) -> Any:

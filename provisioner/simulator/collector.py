@@ -155,9 +155,7 @@ def _contents(call: Call) -> list[Any]:
                     for path, value in reading.values.items()
                 ]
                 contents.append(
-                    Query.ObjectContent(
-                        obj=reading.ref, propSet=props, missingSet=reading.missing
-                    )
+                    Query.ObjectContent(obj=reading.ref, propSet=props, missingSet=reading.missing)
                 )
     return contents
 

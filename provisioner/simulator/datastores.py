@@ -6,7 +6,7 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING, Any
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
 from provisioner.simulator.tasks import TaskRun, task
 from provisioner.simulator.world import DatastoreFile, Record, World, derives

@@ -202,7 +202,7 @@ def _add(change: Change, index: int, spec: Any) -> None:
 
 def _get_device(change: Change, index: int, spec: Any) -> Any:
     for device in change.config.hardware.device:
-        if device.key == spec.device.key and isinstance(spec.device, type(device).__mro__[-4:][0]):
+        if device.key == spec.device.key:
             return device
     raise refusal(vim.fault.DeviceNotFound, index, "key", f"no device {spec.device.key}")
 
@@ -241,8 +241,12 @@ def _remove(change: Change, index: int, spec: Any) -> None:
     if isinstance(device, Nic):
         _prepare_nic(change, index, device)
     change.config.hardware.device.remove(device)
-    if isinstance(device, Disk) and spec.fileOperation == "destroy":
-        remove_files(change.world, own_files(change.world, device, change.owner))
+    if isinstance(device, Disk):
+        files = own_files(change.world, device, change.owner)
+        for name in files:
+            change.world.files[name].owner = ""
+        if spec.fileOperation == "destroy":
+            remove_files(change.world, files)
 
 
 OPERATIONS: dict[str, Callable[[Change, int, Any], None]] = {

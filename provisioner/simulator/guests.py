@@ -123,3 +123,103 @@ class GuestRuntime(Protocol):
 
     def close(self) -> None:
         """Remove everything this runtime made."""
+
+
+class NullGuests:
+    """Guests without machines: after a moment each says that its tools run, with an address.
+
+    Addresses come from 198.18.0.0/15, the range for benchmarks, one for each MAC, for good.
+    """
+
+    def __init__(self, boot_s: float = 0.1) -> None:
+        self._boot_s = boot_s
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(2)
+        self._addresses: dict[str, str] = {}
+        self._booting: dict[str, threading.Timer] = {}
+        self.disks: set[str] = set()
+        self.running: dict[str, ToolsCallbacks] = {}
+        """The tools of every guest that is powered on, by vm_id."""
+
+    def _address(self, mac: str) -> str:
+        with self._lock:
+            number = next(self._numbers)
+            return self._addresses.setdefault(mac, f"198.18.{number >> 8}.{number & 255}/15")
+
+    def _need(self, disk: str) -> None:
+        if disk not in self.disks:
+            raise GuestError(f"there is no disk {disk}")
+
+    def ensure_template(self, name: str) -> str:
+        """Return a disk that exists only by name."""
+        self.disks.add(f"template:{name}")
+        return f"template:{name}"
+
+    def clone_disk(self, source_disk: str, vm_id: str) -> str:
+        """Note that the guest has a disk."""
+        self._need(source_disk)
+        self.disks.add(vm_id)
+        return vm_id
+
+    def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
+        """Let the guest report itself in a moment."""
+        self._need(vm.disk)
+        nics = tuple(
+            GuestNic(nic.mac, f"eth{number}", (self._address(nic.mac),))
+            for number, nic in enumerate(vm.nics)
+            if nic.connected
+        )
+        bridge = GuestNic("02:42:ac:11:00:01", "docker0", ("172.17.0.1/16",))
+        state = GuestState(
+            powered_on=True, tools_running=True, hostname=vm.name, nics=(bridge, *nics)
+        )
+        timer = threading.Timer(self._boot_s, tools.guest_state, [state])
+        timer.daemon = True
+        self.running[vm.vm_id], self._booting[vm.vm_id] = tools, timer
+        timer.start()
+
+    def power_off(self, vm_id: str) -> None:
+        """Stop reporting."""
+        self.running.pop(vm_id, None)
+        if timer := self._booting.pop(vm_id, None):
+            timer.cancel()
+
+    def shutdown(self, vm_id: str) -> None:
+        """Stop reporting, too."""
+        self.power_off(vm_id)
+
+    def suspend(self, vm_id: str) -> None:
+        """Nothing runs that could be frozen."""
+
+    def resume(self, vm_id: str) -> None:
+        """Nothing runs that could be thawed."""
+
+    def snapshot(self, vm_id: str, snapshot_id: str) -> str:
+        """Return a disk that exists only by name."""
+        self._need(vm_id)
+        self.disks.add(snapshot_id)
+        return snapshot_id
+
+    def revert(self, vm_id: str, disk: str) -> None:
+        """Check the disk and stop reporting."""
+        self._need(disk)
+        self.power_off(vm_id)
+
+    def remove_snapshot(self, disk: str) -> None:
+        """Forget the disk."""
+        self._need(disk)
+        self.disks.discard(disk)
+
+    def destroy(self, vm_id: str) -> None:
+        """Forget the guest."""
+        self.power_off(vm_id)
+        self.disks.discard(vm_id)
+
+    def ensure_network(self, portgroup: str, *, uplink: bool) -> None:
+        """There is no network to make."""
+
+    def close(self) -> None:
+        """Stop everything."""
+        for vm_id in list(self.running):
+            self.power_off(vm_id)
+        self.disks.clear()

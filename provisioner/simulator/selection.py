@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
+from pyVmomi.VmomiSupport import IsChildVersion
 
 from provisioner.simulator.calls import SESSION
+from provisioner.simulator.codec import NEWEST
 from provisioner.simulator.paths import check_path, resolve
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def _wanted(record: Record, prop_specs: Iterable[Any]) -> list[str] | None:
         return None
     spec = max(matching, key=lambda item: len(item.type.__mro__))
     if spec.all:
-        return [info.name for info in type(record.ref)._GetPropertyList()]  # noqa: SLF001 - as above
+        known = type(record.ref)._GetPropertyList()  # noqa: SLF001 - pyVmomi's public metadata
+        return [info.name for info in known if IsChildVersion(NEWEST, info.version)]
     return list(spec.pathSet)
 
 

@@ -64,11 +64,13 @@ def derives(kind: Any, name: str) -> Callable[[Callable[..., Any]], Callable[...
 
 @dataclass(eq=False)
 class Session:
-    """One login. ``collectors`` holds what belongs to it: its default property collector too."""
+    """One login; what belongs to it ends with it."""
 
     key: str
     info: vim.UserSession
     open: bool = True
+    collector: Any = None
+    """Its default property collector, made when first used."""
 
 
 @dataclass(slots=True)
@@ -109,6 +111,8 @@ class World:
         self.tasks: deque[Record] = deque()
         self.reserved_names: set[tuple[str, str]] = set()
         """(folder moId, name) of VMs that a running clone is making."""
+        self.template_disks: set[str] = set()
+        """Base disks of VM templates: they outlive every VM."""
         self.requests: Counter[str] = Counter()
         self._event_keys = itertools.count(settings.first_event_key)
         self.macs = itertools.count(1)

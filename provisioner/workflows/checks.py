@@ -78,12 +78,16 @@ def build_command(check: Check, lab: Lab) -> str:
     """
     python = check.script.endswith(".py")
     interpreter = check.interpreter or ("python3" if python else "bash")
-    words = [interpreter, "-", *_arguments(lab)] if python else [
-        interpreter,
-        "-s",
-        "--",
-        *_arguments(lab),
-    ]
+    words = (
+        [interpreter, "-", *_arguments(lab)]
+        if python
+        else [
+            interpreter,
+            "-s",
+            "--",
+            *_arguments(lab),
+        ]
+    )
     if _needs_hire_login(check):
         return shlex.join(words)
     if check.run_as is RunAs.HIRE:

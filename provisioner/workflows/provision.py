@@ -83,9 +83,7 @@ def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], s
         order, lambda task: tools.store.update_guest(guest.identity, vim_task=task)
     )
     birth = guest.birth_disks or tuple(disk.path for disk in vm.disks)
-    tools.store.update_guest(
-        guest.identity, moref=vm.moref, mac=vm.nics[0].mac, birth_disks=birth
-    )
+    tools.store.update_guest(guest.identity, moref=vm.moref, mac=vm.nics[0].mac, birth_disks=birth)
     return f"{vm.name} is {vm.moref} on {placement[slot]}"
 
 

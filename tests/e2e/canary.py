@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from pathlib import Path
+from typing import Self
 
 PAUSE_S = 0.005
 
@@ -19,7 +20,7 @@ class ProcessScan:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> ProcessScan:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,4 +1,4 @@
-"""What the guests need of the Docker Engine: one connection, our labels, machines and disks."""
+"""What guests need of the Docker Engine: one connection, our labels, machines and disks at rest."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 
 LABEL = "labctl.sim"
 VM_LABEL = "labctl.vm"
-HYPERVISOR_FOLDER = "/run/hypervisor"
-DOCKER_DATA = "/var/lib/docker"
+STOP_SIGNAL = "SIGRTMIN+3"  # makes systemd halt a container
 PIDS_LIMIT = 8192
-# A commit or a copy of a guest's Docker data can take minutes.
-ENGINE_TIMEOUT_S = 900
-STOP_SIGNAL = "SIGRTMIN+3"  # makes systemd halt the container
+ENGINE_TIMEOUT_S = 900  # a commit or a copy of a guest's Docker data can take minutes
 CONFLICT = 409
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk at rest: the root file system's image and, when there is any, the Docker data."""
+    """A disk at rest: the image of the file system and, when there is any, the Docker data."""
 
     image: str
     docker_data: str | None = None
@@ -48,11 +45,7 @@ def engine_edge(doing: str) -> Iterator[None]:
 
 
 def connect() -> DockerClient:
-    """Return a client of this machine's engine.
-
-    Raises:
-        GuestError: it does not answer; the text says what to do.
-    """
+    """Return a client of this machine's engine; GuestError says what to do when none answers."""
     try:
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
         client.ping()
@@ -75,14 +68,17 @@ class Engine:
         self._unwanted: set[str] = set()
 
     def name_of(self, vm_id: str) -> str:
-        """The name of a VM's container and of its volume."""
+        """Return the name of a VM's container and of its volume."""
         return f"{self.prefix}-{vm_id}"
 
     def create_machine(self, vm_id: str, disk: Disk, folder: Path) -> None:
-        """Create a VM's container, powered off, on a writable layer above the disk."""
+        """Create a VM's container, powered off, with a writable layer above the disk's.
+
+        Size and networks come with each power on. What each option is for was found by leaving it
+        out: SYS_ADMIN and NET_ADMIN for systemd and a nested Docker, SYS_PTRACE for its exec.
+        """
         name = self.name_of(vm_id)
         self._create_volume(name, disk.docker_data, disk.image)
-        # Hardware comes with each power on. Attached to no network, so that any can be added.
         self.client.api.create_container(
             disk.image,
             name=name,
@@ -95,11 +91,8 @@ class Engine:
                 security_opt=["apparmor=unconfined", f"seccomp={self._seccomp}"],
                 cgroupns="private",
                 pids_limit=PIDS_LIMIT,
-                tmpfs={"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"},  # noqa: S108 - theirs
-                binds={
-                    str(folder): {"bind": HYPERVISOR_FOLDER, "mode": "ro"},
-                    name: {"bind": DOCKER_DATA, "mode": "rw"},
-                },
+                tmpfs={"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"},  # noqa: S108 - its own
+                binds=[f"{folder}:/run/hypervisor:ro", f"{name}:/var/lib/docker"],
             ),
         )
 
@@ -107,53 +100,60 @@ class Engine:
         """Remove a VM's container and volume, if there are any."""
         name = self.name_of(vm_id)
         with contextlib.suppress(NotFound):
-            self.client.containers.get(name).remove(force=True, v=True)
+            self.client.containers.get(name).remove(force=True)
         self.remove_disk(Disk("", name))
 
     def capture(self, vm_id: str, tag: str) -> Disk:
         """Copy a VM's disk as it is this instant: what is left after pulling the plug."""
         container = self.client.containers.get(self.name_of(vm_id))
-        frozen = container.status == "running"
-        volume = f"{self.prefix}-{tag}"
-        disk = Disk(f"{self.prefix}:{tag}", volume)
-        if frozen:
+        disk = Disk(f"{self.prefix}:{tag}", f"{self.prefix}-{tag}")
+        runs = container.status == "running"
+        if runs:
             container.pause()
         try:
-            self._create_volume(volume, container.name, container.attrs["Image"])
+            self._create_volume(f"{self.prefix}-{tag}", container.name, container.attrs["Image"])
             container.commit(repository=self.prefix, tag=tag, pause=False)
         except BaseException:
             self.remove_disk(disk)
             raise
         finally:
-            if frozen:
+            if runs:
                 container.unpause()
         return disk
 
     def remove_disk(self, disk: Disk) -> None:
-        """Remove a disk at rest; layers that a clone still needs go with the last clone."""
+        """Remove a disk at rest; layers that a clone stands on go with the last such clone."""
         if disk.docker_data:
             with contextlib.suppress(NotFound):
                 self.client.volumes.get(disk.docker_data).remove()
-        if disk.image.startswith(f"{self.prefix}:"):
-            self._unwanted.add(disk.image)
+        self._unwanted |= {disk.image} if disk.image.startswith(self.prefix) else set()
         for image in tuple(self._unwanted):
-            if self._remove_image(image):
+            try:
+                self.client.images.remove(image)
+            except NotFound:
+                self._unwanted.discard(image)
+            except APIError as error:
+                if error.status_code != CONFLICT:
+                    raise
+            else:
                 self._unwanted.discard(image)
 
     def sweep(self) -> None:
         """Remove everything with our label: at the end, and what a killed simulator left."""
-        ours = {"label": f"{LABEL}={self.labels[LABEL]}"}
+        ours: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={self.labels[LABEL]}"}
         for container in self.client.containers.list(all=True, filters=ours, ignore_removed=True):
-            with contextlib.suppress(NotFound):
-                container.remove(force=True, v=True)
+            container.remove(force=True)
         for volume in self.client.volumes.list(filters=ours):
-            with contextlib.suppress(NotFound):
-                volume.remove()
+            volume.remove()
         for network in self.client.networks.list(filters=ours):
-            with contextlib.suppress(NotFound):
-                network.remove()
-        while any(self._remove_image(i.id) for i in self.client.images.list(all=True, filters=ours)):
-            pass
+            network.remove()
+        before: list[str] = []
+        # A layer can only go after the ones above it: round by round, until nothing moves.
+        while (left := self.client.api.images(quiet=True, all=True, filters=ours)) != before:
+            for image in left:
+                with contextlib.suppress(APIError):
+                    self.client.images.remove(image, force=True)
+            before = left
 
     def _create_volume(self, name: str, source: str | None, image: str) -> None:
         self.client.volumes.create(name, labels=self.labels)
@@ -168,16 +168,5 @@ class Engine:
             labels=self.labels,
             network_mode="none",
             cap_add=["SYS_ADMIN"],
-            volumes={source: {"bind": "/from", "mode": "ro"}, name: {"bind": "/to", "mode": "rw"}},
+            volumes=[f"{source}:/from:ro", f"{name}:/to"],
         )
-
-    def _remove_image(self, reference: str) -> bool:
-        try:
-            self.client.images.remove(reference, force=reference.startswith("sha256:"))
-        except NotFound:
-            return not reference.startswith("sha256:")
-        except APIError as error:
-            if error.status_code != CONFLICT:
-                raise
-            return False
-        return True

@@ -8,11 +8,12 @@ import re
 import shutil
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from provisioner.simulator.containers.engine import (
+    CONFLICT,
     LABEL,
     STOP_SIGNAL,
     VM_LABEL,
@@ -21,7 +22,7 @@ from provisioner.simulator.containers.engine import (
     connect,
     engine_edge,
 )
-from provisioner.simulator.containers.image import build_recipe, ensure_image
+from provisioner.simulator.containers.image import ensure_image
 from provisioner.simulator.containers.networks import Networks, list_resolvers
 from provisioner.simulator.containers.tools import ToolsServer
 from provisioner.simulator.guests import GuestError, GuestState
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SHUTDOWN_DEADLINE_S = 90
+KILL_DEADLINE_S, SHUTDOWN_DEADLINE_S = 30, 90
 _CPU_PERIOD_US = 100_000
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 
@@ -48,7 +49,7 @@ class _Running:
 
 
 class ContainerGuests:
-    """Runs the guests of one simulator; everything it makes carries the label of its state folder.
+    """Runs the guests of one simulator; all it makes carries the label of its state folder.
 
     Args:
         state_dir: the simulator's private folder. Whatever an earlier simulator of the same folder
@@ -60,78 +61,75 @@ class ContainerGuests:
 
     def __init__(self, state_dir: Path) -> None:
         sim_id = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:10]
-        self._folder = state_dir / "guests"
+        self._folder = state_dir.resolve() / "guests"
         self._client = connect()
         self._engine = Engine(self._client, sim_id)
-        self._resolvers = list_resolvers()
         self._networks = Networks(self._client, self._engine.prefix, self._engine.labels)
+        self._nameservers = [f"nameserver {each}" for each in list_resolvers()]
         self._lock = threading.Lock()
-        self._image_lock = threading.Lock()
+        self._template_lock = threading.Lock()
         self._template = ""
         self._machines: set[str] = set()
         self._running: dict[str, _Running] = {}
         self._snapshots: dict[str, tuple[str, Disk]] = {}
         self._sweep()
-        self._events: Any = self._client.events(
-            decode=True, filters={"type": "container", "event": "die", "label": f"{LABEL}={sim_id}"}
+        self._events = self._client.events(
+            decode=True, filters={"event": "die", "label": f"{LABEL}={sim_id}"}
         )
-        threading.Thread(target=self._watch, name="guest events", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="guest events", daemon=True)
+        self._watcher.start()
 
     def ensure_template(self, name: str) -> str:
         """Return the base disk; there is one Debian, whatever a template is called."""
-        with self._image_lock, engine_edge(f"build the disk of template {name}"):
-            self._template = self._template or ensure_image(self._client, build_recipe())
+        with self._template_lock, engine_edge(f"build the disk of template {name}"):
+            self._template = self._template or ensure_image(self._client)
             return self._template
 
     def clone_disk(self, source_disk: str, vm_id: str) -> str:
         """Return a new disk for ``vm_id`` on the layers of a template, guest or snapshot."""
         with engine_edge(f"clone a disk for {vm_id}"):
-            if source_disk in self._machines:
-                # The copy is only needed until the clone stands on its layers.
-                source = self._engine.capture(source_disk, f"clone-{vm_id}")
-                try:
-                    self._create(vm_id, source)
-                finally:
-                    self._engine.remove_disk(source)
-            else:
-                self._create(vm_id, self._find_disk(source_disk))
-        return vm_id
+            if source_disk not in self._machines:
+                self._create(vm_id, self._get_disk(source_disk))
+                return vm_id
+            source = self._engine.capture(source_disk, f"clone-{vm_id}")
+            try:
+                self._create(vm_id, source)
+            finally:
+                self._engine.remove_disk(source)
+            return vm_id
 
     def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
-        """Start the guest with its hardware of now."""
+        """Start the guest with the hardware it has now."""
         with engine_edge(f"power on {vm.name}"):
             if vm.vm_id not in self._machines:
-                self._create(vm.vm_id, self._find_disk(vm.disk))
+                self._create(vm.vm_id, self._get_disk(vm.disk))
             container = self._container(vm.vm_id)
-            nics = self._connect_nics(container, vm)
+            settings = self._connect_nics(container, vm) + self._nameservers
             container.update(
                 mem_limit=f"{vm.memory_mib}m",
                 memswap_limit=f"{vm.memory_mib}m",
                 cpu_period=_CPU_PERIOD_US,
                 cpu_quota=vm.cpus * _CPU_PERIOD_US,
             )
-            settings = [*nics, *(f"nameserver {each}" for each in self._resolvers)]
+            folder = self._folder / vm.vm_id
             server = ToolsServer(
-                self._tools_folder(vm.vm_id),
-                "\n".join(settings),
-                tools,
-                lambda: self._announce_reboot(vm.vm_id),
+                folder, "\n".join(settings), tools, lambda: self._announce_reboot(vm.vm_id)
             )
             with self._lock:
                 self._running[vm.vm_id] = _Running(server, tools)
             try:
                 container.start()
             except BaseException:
-                self._forget_running(vm.vm_id)
+                self._stop_tools(vm.vm_id)
                 raise
 
     def power_off(self, vm_id: str) -> None:
         """Pull the plug; the disk stays."""
-        self._stop(vm_id, "SIGKILL", deadline_s=30)
+        self._stop(vm_id, "SIGKILL", KILL_DEADLINE_S)
 
     def shutdown(self, vm_id: str) -> None:
-        """Ask the guest's systemd to halt and wait for it."""
-        self._stop(vm_id, STOP_SIGNAL, deadline_s=SHUTDOWN_DEADLINE_S)
+        """Ask the guest's systemd to halt, and wait for it."""
+        self._stop(vm_id, STOP_SIGNAL, SHUTDOWN_DEADLINE_S)
 
     def suspend(self, vm_id: str) -> None:
         """Freeze every process of the guest."""
@@ -145,28 +143,23 @@ class ContainerGuests:
 
     def snapshot(self, vm_id: str, snapshot_id: str) -> str:
         """Copy the disk of a guest, on or off, with its Docker data; return the copy's disk id."""
-        if vm_id not in self._machines:
-            return self.ensure_template(vm_id)  # never ran, never cloned: still the template's
+        if vm_id not in self._machines:  # never cloned, never ran: its disk is the template's
+            return self.ensure_template(vm_id)
         disk_id = f"snapshot-{vm_id}-{_check_id(snapshot_id)}"
         with engine_edge(f"take snapshot {snapshot_id} of {vm_id}"):
-            disk = self._engine.capture(vm_id, disk_id)
-        with self._lock:
-            self._snapshots[disk_id] = vm_id, disk
+            self._snapshots[disk_id] = vm_id, self._engine.capture(vm_id, disk_id)
         return disk_id
 
     def revert(self, vm_id: str, disk: str) -> None:
         """Replace the guest's disk by a snapshot's; the guest is powered off afterwards."""
         with engine_edge(f"revert {vm_id}"):
-            source = self._find_disk(disk)
-            self._forget_running(vm_id)
-            self._engine.remove_machine(vm_id)
-            self._machines.discard(vm_id)
+            source = self._get_disk(disk)
+            self._remove(vm_id)
             self._create(vm_id, source)
 
     def remove_snapshot(self, disk: str) -> None:
-        """Forget a snapshot's disk; unknown ones are gone already."""
-        with self._lock:
-            _, found = self._snapshots.pop(disk, ("", None))
+        """Forget a snapshot's disk; an unknown one is gone already."""
+        _, found = self._snapshots.pop(disk, ("", None))
         if found:
             with engine_edge(f"remove snapshot {disk}"):
                 self._engine.remove_disk(found)
@@ -174,12 +167,11 @@ class ContainerGuests:
     def destroy(self, vm_id: str) -> None:
         """Remove the guest with its snapshots, volumes and layers that no clone needs."""
         with engine_edge(f"destroy {vm_id}"):
-            self._forget_running(vm_id)
-            self._engine.remove_machine(vm_id)
-            self._machines.discard(vm_id)
+            self._remove(vm_id)
             self._networks.release(vm_id)
-            for disk in [name for name, (owner, _) in self._snapshots.items() if owner == vm_id]:
-                self.remove_snapshot(disk)
+            for disk, (owner, _) in tuple(self._snapshots.items()):
+                if owner == vm_id:
+                    self.remove_snapshot(disk)
             shutil.rmtree(self._folder / vm_id, ignore_errors=True)
 
     def ensure_network(self, portgroup: str, *, uplink: bool) -> None:
@@ -190,8 +182,9 @@ class ContainerGuests:
     def close(self) -> None:
         """Remove every container, volume, network and layer of this simulator."""
         self._events.close()
+        self._watcher.join()
         for vm_id in tuple(self._running):
-            self._forget_running(vm_id)
+            self._stop_tools(vm_id)
         self._sweep()
         self._client.close()
 
@@ -199,10 +192,8 @@ class ContainerGuests:
         with engine_edge("remove what this simulator made"):
             self._engine.sweep()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._machines.clear()
-        self._snapshots.clear()
 
-    def _find_disk(self, disk: str) -> Disk:
+    def _get_disk(self, disk: str) -> Disk:
         if disk in self._snapshots:
             return self._snapshots[disk][1]
         if disk and disk == self._template:
@@ -210,7 +201,7 @@ class ContainerGuests:
         raise GuestError(f"there is no disk {disk!r}")
 
     def _create(self, vm_id: str, disk: Disk) -> None:
-        folder = self._tools_folder(_check_id(vm_id))
+        folder = self._folder / _check_id(vm_id)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._engine.create_machine(vm_id, disk, folder)
@@ -219,50 +210,51 @@ class ContainerGuests:
             raise
         self._machines.add(vm_id)
 
-    def _tools_folder(self, vm_id: str) -> Path:
-        return (self._folder / vm_id).resolve()
+    def _remove(self, vm_id: str) -> None:
+        self._stop_tools(vm_id)
+        self._engine.remove_machine(vm_id)
+        self._machines.discard(vm_id)
 
     def _container(self, vm_id: str) -> Container:
         return self._client.containers.get(self._engine.name_of(vm_id))
 
     def _connect_nics(self, container: Container, vm: GuestHardware) -> list[str]:
-        """Attach what is connected, detach the rest; return the guest's "nic ADDRESS MAC" lines."""
+        """Attach the connected NICs and no others; return a line for the guest about each."""
         wanted: dict[str, str] = {}
         lines = []
         for nic in vm.nics:
-            if not nic.connected:
-                continue
-            network, address = self._networks.allocate(nic.portgroup, vm.vm_id)
-            if network in wanted:
-                raise GuestError(f"{vm.name} has two NICs in portgroup {nic.portgroup!r}")
-            wanted[network] = address
-            lines.append(f"nic {address} {nic.mac.lower()}")
+            if nic.connected:
+                network, address = self._networks.allocate(nic.portgroup, vm.vm_id)
+                if network in wanted:
+                    raise GuestError(f"{vm.name} has two NICs in portgroup {nic.portgroup!r}")
+                wanted[network] = address
+                lines.append(f"nic {address} {nic.mac.lower()}")
+        name = self._engine.name_of(vm.vm_id)
         attached = set(container.attrs["NetworkSettings"]["Networks"])
         for network in attached - set(wanted):
-            self._client.api.disconnect_container_from_network(container.name, network)
+            self._client.api.disconnect_container_from_network(name, network)
         for network in set(wanted) - attached:
-            self._client.api.connect_container_to_network(
-                container.name, network, ipv4_address=wanted[network]
-            )
+            address = wanted[network]
+            self._client.api.connect_container_to_network(name, network, ipv4_address=address)
         return lines
 
-    def _stop(self, vm_id: str, signal: str, *, deadline_s: int) -> None:
+    def _stop(self, vm_id: str, signal: str, deadline_s: int) -> None:
+        with self._lock:
+            running = self._running.pop(vm_id, None)
+        if running is None:
+            return
         with engine_edge(f"stop {vm_id}"):
-            with self._lock:
-                running = self._running.pop(vm_id, None)
-            if running is None:
-                return
             container = self._container(vm_id)
             try:
                 container.kill(signal=signal)
                 container.wait(timeout=deadline_s)
-            except BaseException:
-                with self._lock:
+            except BaseException as error:
+                if not (isinstance(error, APIError) and error.status_code == CONFLICT):
                     self._running[vm_id] = running
-                raise
-            running.tools.stop()
+                    raise  # a conflict: it had stopped by itself
+        running.tools.stop()
 
-    def _forget_running(self, vm_id: str) -> None:
+    def _stop_tools(self, vm_id: str) -> None:
         with self._lock:
             running = self._running.pop(vm_id, None)
         if running:
@@ -277,7 +269,7 @@ class ContainerGuests:
         """Follow guests that stop by themselves, until the event stream is closed."""
         try:
             for event in self._events:
-                self._guest_died(event["Actor"]["Attributes"][VM_LABEL])
+                self._guest_died(event["Actor"]["Attributes"].get(VM_LABEL))
         except (DockerException, OSError, ValueError, AttributeError):
             _log.debug("the engine's event stream ended", exc_info=True)
 
@@ -285,15 +277,14 @@ class ContainerGuests:
         with self._lock:
             running = self._running.get(vm_id)
             if running is None:
-                return  # stopped by us
-            rebooting, running.rebooting = running.rebooting, False
-            if not rebooting:
-                del self._running[vm_id]
-        if rebooting:
-            self._container(vm_id).start()
-        else:
-            running.tools.stop()
-            running.callbacks.guest_state(GuestState(False, False))
+                return  # we stopped it
+            if running.rebooting:
+                running.rebooting = False
+                self._container(vm_id).start()
+                return
+            del self._running[vm_id]
+        running.tools.stop()
+        running.callbacks.guest_state(GuestState(powered_on=False, tools_running=False))
 
 
 def _check_id(text: str) -> str:

@@ -7,7 +7,6 @@ flooding guest can only delay itself, and nothing it sends becomes a path or a c
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -15,7 +14,8 @@ import re
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
 
 from provisioner.simulator.guests import GuestNic, GuestState
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SOCKET_NAME = "rpc.sock"
-REQUEST_MAX_BYTES = 64 * 1024  # as the real channel: GuestRPC's limit for one message
-GUESTINFO_MAX_BYTES = 1024 * 1024  # vmx option tools.setInfo.sizeLimit, its default
+REQUEST_MAX_BYTES = 64 * 1024  # GuestRPC's own limit for one message
+GUESTINFO_MAX_BYTES = 1024 * 1024  # the default of the VM option tools.setInfo.sizeLimit
 REQUEST_DEADLINE_S = 5.0
 PAUSE_S = 0.005  # between requests: a flood costs the host little
 HEARTBEAT_LOST_S = 30.0
@@ -37,11 +37,14 @@ _KEY = re.compile(r"guestinfo\.[A-Za-z0-9._-]{1,200}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _HOSTNAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _NIC_NAME = re.compile(r"[\x21-\x7e]{1,15}")
+_ADDRESS = re.compile(r"[0-9a-fA-F.:]{2,45}/\d{1,3}")
+# Everything XML 1.0 cannot carry would break the vCenter's answers for everybody.
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MAX_NICS, _MAX_ADDRESSES = 64, 32
 
 
 class RequestRefusedError(Exception):
-    """The guest asked for something it does not get; the text is the answer."""
+    """The guest does not get what it asked for; the text is its answer."""
 
 
 class ToolsServer:
@@ -69,40 +72,29 @@ class ToolsServer:
         self._heard_at_s = 0.0
         self._stopping = threading.Event()
         self._listener = _listen(folder)
-        self._thread = threading.Thread(target=self._serve, name=f"tools {folder.name}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=folder.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving; returns when no callback can come any more."""
+        """Stop serving; no callback comes after it."""
         self._stopping.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
         self._listener.close()
 
     def _serve(self) -> None:
         self._listener.settimeout(0.5)
         while not self._stopping.wait(PAUSE_S):
-            self._check_heartbeat()
-            with contextlib.suppress(OSError):  # a guest that hangs up is its own affair
+            if self._last and time.monotonic() - self._heard_at_s > HEARTBEAT_LOST_S:
+                self._callbacks.guest_state(GuestState(powered_on=True, tools_running=False))
+                self._last = None
+            with contextlib.suppress(OSError):  # nobody calls, or hung up: its own affair
                 connection, _ = self._listener.accept()
                 with connection:
-                    self._serve_one(connection)
+                    reply = self._answer(connection)
+                    connection.settimeout(REQUEST_DEADLINE_S)
+                    connection.sendall(reply.encode("utf-8", "surrogateescape"))
 
-    def _serve_one(self, connection: socket.socket) -> None:
-        try:
-            reply = "1 " + self._answer(_receive(connection))
-        except RequestRefusedError as error:
-            reply = f"0 {error}"
-        except OSError:
-            raise
-        except Exception:  # outermost edge of this thread: one bad request must not end it
-            _log.exception("a request of a guest failed")
-            reply = "0 Internal error"
-        connection.settimeout(REQUEST_DEADLINE_S)
-        connection.sendall(reply.encode("utf-8", "surrogateescape"))
-
-    def _answer(self, request: str) -> str:
-        command, _, rest = request.partition(" ")
+    def _answer(self, connection: socket.socket) -> str:
         commands = {
             "info-get": self._info_get,
             "info-set": self._info_set,
@@ -110,9 +102,13 @@ class ToolsServer:
             "tools.reboot": self._reboot,
             "simulator.boot": lambda _: self._boot_settings,
         }
-        if command not in commands:
-            raise RequestRefusedError("Unknown command")
-        return commands[command](rest)
+        try:
+            command, _, rest = _receive(connection).partition(" ")
+            if command not in commands:
+                raise RequestRefusedError("Unknown command")  # noqa: TRY301 - an answer
+            return "1 " + commands[command](rest)
+        except RequestRefusedError as refusal:
+            return f"0 {refusal}"
 
     def _info_get(self, key: str) -> str:
         value = self._callbacks.info_get(_check_key(key.strip()))
@@ -139,15 +135,9 @@ class ToolsServer:
         self._on_reboot()
         return ""
 
-    def _check_heartbeat(self) -> None:
-        if self._last and time.monotonic() - self._heard_at_s > HEARTBEAT_LOST_S:
-            silent = GuestState(True, False, self._last.hostname, self._last.nics)
-            self._last = None
-            self._callbacks.guest_state(silent)
-
 
 def parse_report(text: str) -> GuestState:
-    """Parse a guest's heartbeat; whatever is malformed makes the whole report refused.
+    """Parse a guest's heartbeat.
 
     Raises:
         RequestRefusedError: not a report, or larger than a machine can honestly be.
@@ -156,19 +146,22 @@ def parse_report(text: str) -> GuestState:
         report = json.loads(text)
         hostname, nics = report["hostname"], report["nics"]
         if len(nics) > _MAX_NICS or not _HOSTNAME.fullmatch(hostname):
-            raise RequestRefusedError("Bad report")
-        return GuestState(True, True, hostname, tuple(map(_parse_nic, nics)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(hostname)  # noqa: TRY301 - one answer for every fault
+        parsed = tuple(map(_parse_nic, nics))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RequestRefusedError("Bad report") from error
+    return GuestState(powered_on=True, tools_running=True, hostname=hostname, nics=parsed)
 
 
-def _parse_nic(nic: dict[str, object]) -> GuestNic:
-    mac, name, addresses = nic["mac"], nic["name"], nic["addresses"]
-    if not (isinstance(name, str) and isinstance(addresses, list) and _NIC_NAME.fullmatch(name)):
+def _parse_nic(nic: dict[str, Any]) -> GuestNic:
+    name, addresses = nic["name"], nic["addresses"]
+    mac = str(nic["mac"]).lower()
+    if not _NIC_NAME.fullmatch(name) or len(addresses) > _MAX_ADDRESSES:
         raise ValueError(name)
-    valid_mac = mac.lower() if isinstance(mac, str) and _MAC.fullmatch(mac.lower()) else None
-    parsed = tuple(str(ipaddress.ip_interface(each)) for each in addresses[:_MAX_ADDRESSES])
-    return GuestNic(valid_mac, name, parsed)
+    if not all(map(_ADDRESS.fullmatch, addresses)):
+        raise ValueError(name)
+    texts = tuple(str(ip_interface(each)) for each in addresses)
+    return GuestNic(mac if _MAC.fullmatch(mac) else None, name, texts)
 
 
 def _check_key(key: str) -> str:
@@ -178,16 +171,15 @@ def _check_key(key: str) -> str:
 
 
 def _receive(connection: socket.socket) -> str:
+    """Receive up to the guest's end of file, the size limit or the deadline."""
     deadline_s = time.monotonic() + REQUEST_DEADLINE_S
     received = b""
-    while len(received) <= REQUEST_MAX_BYTES:
-        connection.settimeout(max(0.01, deadline_s - time.monotonic()))
+    while len(received) <= REQUEST_MAX_BYTES and (left_s := deadline_s - time.monotonic()) > 0:
+        connection.settimeout(left_s)
         chunk = connection.recv(REQUEST_MAX_BYTES)
         if not chunk:
-            return received.decode("utf-8", "surrogateescape")
+            return _UNPRINTABLE.sub("?", received.decode("utf-8", "replace"))
         received += chunk
-        if time.monotonic() > deadline_s:
-            break
     raise RequestRefusedError("Request is too long or too slow")
 
 

@@ -1,0 +1,30 @@
+"""Which state of a lab may follow which: one table, asked before every move."""
+
+from __future__ import annotations
+
+from provisioner.errors import RefusedError
+from provisioner.model.lab import LabState
+
+_S = LabState
+
+# A move to the state that a lab is in already is always legal: work is repeated after a crash.
+LEGAL_MOVES: dict[LabState, frozenset[LabState]] = {
+    _S.PROVISIONING: frozenset({_S.READY, _S.FAILED, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.READY: frozenset({_S.PROVISIONING, _S.FAILED, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.FAILED: frozenset({_S.PROVISIONING, _S.READY, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.TEARING_DOWN: frozenset({_S.RESIDUE, _S.GONE, _S.FORGOTTEN}),
+    _S.RESIDUE: frozenset({_S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.GONE: frozenset(),
+    _S.FORGOTTEN: frozenset(),
+}
+
+CLOSED_STATES = frozenset(state for state, following in LEGAL_MOVES.items() if not following)
+
+
+def check_move(lab_id: str, before: LabState, after: LabState) -> None:
+    """Check that a lab may go from `before` to `after`. Raises RefusedError when it may not."""
+    if after is not before and after not in LEGAL_MOVES[before]:
+        raise RefusedError(
+            f"lab {lab_id} is {before} and cannot become {after}",
+            hint=f"something else worked on it meanwhile; see labctl status {lab_id}",
+        )

@@ -1,0 +1,117 @@
+"""Run a simulated vCenter: ``python -m provisioner.simulator --state DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioner.simulator.guests import GuestError, NullGuests
+from provisioner.simulator.seed import seed
+from provisioner.simulator.server import SoapServer
+from provisioner.simulator.state_dir import USERNAME, StateDir, StateError, open_state_dir
+from provisioner.simulator.world import Settings, World
+
+if TYPE_CHECKING:
+    from provisioner.simulator.guests import GuestRuntime
+
+LOG = logging.getLogger("provisioner.simulator")
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    try:
+        if not ipaddress.ip_address(host).is_loopback:
+            raise argparse.ArgumentTypeError(f"{host} is no loopback address: use 127.0.0.1:PORT")
+        return host, int(port)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: use 127.0.0.1:PORT, 0 for any") from error
+
+
+def _delay(text: str) -> tuple[str, float]:
+    name, _, seconds = text.partition("=")
+    try:
+        return name, float(seconds)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: use METHOD=SECONDS") from error
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m provisioner.simulator", description=__doc__)
+    add = parser.add_argument
+    add("--state", type=Path, required=True, help="folder of this simulator (mode 0700)")
+    add("--listen", type=_address, default=("127.0.0.1", 0), help="HOST:PORT, loopback only")
+    add("--guests", choices=("null", "containers"), default="containers", help="what VMs run")
+    add("--datastore-gib", type=int, default=500, help="capacity of each datastore")
+    add(
+        "--method-delay",
+        type=_delay,
+        action="append",
+        default=[],
+        metavar="METHOD=SECONDS",
+        help="how long a method, or the task it starts, takes longer; repeatable",
+    )
+    return parser.parse_args(argv)
+
+
+def _runtime(kind: str, state: StateDir) -> GuestRuntime:
+    if kind == "null":
+        return NullGuests()
+    from provisioner.simulator.containers import ContainerGuests
+
+    return ContainerGuests(state.path)
+
+
+def serve(options: argparse.Namespace, stop: threading.Event) -> None:
+    """Run a simulator until ``stop`` is set, then take everything down in order."""
+    state = open_state_dir(options.state)
+    try:
+        guests = _runtime(options.guests, state)
+        settings = Settings(
+            username=USERNAME,
+            password=state.password,
+            instance_uuid=state.instance_uuid,
+            first_event_key=state.first_event_key,
+            datastore_gib=options.datastore_gib,
+            method_delays_s=dict(options.method_delay),
+        )
+        world = World(guests, settings)
+        try:
+            seed(world)
+            with SoapServer(options.listen, world, state.certificate, state.key) as server:
+                thread = threading.Thread(target=server.serve_forever, daemon=True)
+                thread.start()
+                state.announce(*server.server_address[:2])
+                LOG.info("ready: https://%s:%s/sdk", *server.server_address[:2])
+                stop.wait()
+                state.endpoint_file.unlink(missing_ok=True)
+                world.close()
+                server.shutdown()
+        finally:
+            guests.close()
+    finally:
+        state.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a simulator until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    options = _arguments(argv)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve(options, stop)
+    except (StateError, GuestError, OSError) as error:
+        sys.stderr.write(f"simulator: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
