@@ -20,7 +20,7 @@ from provisioner.errors import (
     RefusedError,
     UnknownLabError,
 )
-from provisioner.files.blueprint import check_fit, load_blueprint
+from provisioner.files.request import load_request
 from provisioner.files.site import load_site
 from provisioner.model.lab import (
     AuditEntry,
@@ -36,7 +36,13 @@ from provisioner.model.lab import (
 from provisioner.model.observed import CheckResult, ObservedVm
 from provisioner.model.spec import Blueprint, CheckKind, Site
 from provisioner.rules.lease import build_lease
-from provisioner.rules.naming import build_lab_id, build_login, build_vm_name, check_email
+from provisioner.rules.naming import (
+    build_lab_id,
+    build_login,
+    build_vm_name,
+    check_email,
+    check_login,
+)
 from provisioner.rules.plan import Plan, build_plan
 from provisioner.rules.public_key import parse_public_key
 from provisioner.workflows.checks import run_checks
@@ -81,6 +87,10 @@ class Labs:
     def get_site(self) -> Site:
         """Return the site that new labs go to."""
         return load_site(self.house.site_dirs, self.site_name)
+
+    def get_site_for(self, request: Request) -> Site:
+        """Return the site of a request, once all the files that it reads are sound."""
+        return self._read_files(request)[0]
 
     def get_site_of(self, lab: Lab) -> Site:
         """Return the site a lab stands on. Raises InputError when `--site` says another."""
@@ -140,10 +150,7 @@ class Labs:
 
     def _plan(self, request: Request) -> tuple[Plan, Blueprint, Hire, Lease, Site]:
         house = self.house
-        site = self.get_site()
-        blueprint = load_blueprint(house.labs_dir, request.blueprint)
-        check_fit(blueprint, site, house.labs_dir)
-        house.get_tools(site, blueprint)  # stack and checks have no problems either
+        site, blueprint = self._read_files(request)
         hire = self._read_hire(request)
         lease = build_lease(blueprint.lease, request.days, house.clock.now())
         lab_id = build_lab_id(hire.login, blueprint.short)
@@ -158,9 +165,19 @@ class Labs:
         )
         return plan, blueprint, hire, lease, site
 
+    def _read_files(self, request: Request) -> tuple[Site, Blueprint]:
+        house = self.house
+        return load_request(
+            house.site_dirs,
+            self.site_name,
+            house.labs_dir,
+            house.playbooks_dir,
+            request.blueprint,
+        )
+
     def _read_hire(self, request: Request) -> Hire:
         email = check_email(request.email)
-        login = build_login(f"{request.login}@login" if request.login else email)
+        login = check_login(request.login) if request.login else build_login(email)
         return Hire(email=email, login=login, public_key=parse_public_key(request.key_text))
 
     # -- acting -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def command(labs: Labs, out: Output, request: Request) -> None:
 
     Reads files, the store and vCenter, and finds every problem before anything is built.
     """
-    out.banner(labs.get_site())
+    out.banner(labs.get_site_for(request))
     plan = labs.plan(request)
     show_plan(out, plan)
     out.document(plan)

@@ -20,7 +20,7 @@ def command(labs: Labs, out: Output, request: Request) -> None:
     A lab that stands already is left as it is. One that failed or was stopped is continued.
     Ctrl-C stops after the step under way; the same command continues there.
     """
-    out.banner(labs.get_site())
+    out.banner(labs.get_site_for(request))
     usual_s = labs.house.store.usual_s
     with stopping_in_order(labs.house), out.progress(usual_s) as on_row:
         lab, changed = labs.provision(request, on_row)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
 from provisioner.errors import FileProblemsError, InputError, Problem
-from provisioner.files.validation import load_model
+from provisioner.files.validation import describe_unknown, load_model
 from provisioner.files.yaml_source import YamlSource, read_yaml
 from provisioner.model.spec import Blueprint, Site
 
@@ -39,7 +38,7 @@ def _read(labs_dir: Path, name: str) -> YamlSource:
     names = list_blueprints(labs_dir)
     if name not in names:  # so a hostile name never becomes part of a path
         raise InputError(
-            f"there is no blueprint {ascii(name[:60])} in {labs_dir}",
+            f"there is no blueprint {name[:60]!a} in {labs_dir}",
             hint=f"there are: {', '.join(names) or 'none yet'}",
         )
     return read_yaml(labs_dir / name / BLUEPRINT_FILE)
@@ -52,14 +51,7 @@ def _check_names(source: YamlSource, labs_dir: Path, name: str) -> Iterator[Prob
     roles = list_roles(labs_dir.parent / "playbooks")
     for path, value in source.walk("guests", "*", "roles", "*"):
         if value not in roles:
-            yield source.problem(path, unknown("role", value, roles))
-
-
-def unknown(kind: str, value: str, known: tuple[str, ...]) -> str:
-    """Say that a name is not known, which one is near, and which ones there are."""
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown {kind}{hint}; there are: {', '.join(known) or 'none'}"
+            yield source.problem(path, describe_unknown("role", value, roles))
 
 
 def check_fit(blueprint: Blueprint, site: Site, labs_dir: Path) -> None:
@@ -70,7 +62,7 @@ def check_fit(blueprint: Blueprint, site: Site, labs_dir: Path) -> None:
     """
     source = _read(labs_dir, blueprint.blueprint)
     faults = [
-        source.problem(path, unknown(f"{kind} of site {site.site}", value, tuple(sorted(known))))
+        source.problem(path, describe_unknown(f"{kind} of site {site.site}", value, sorted(known)))
         for kind, known, pattern in (
             ("VM template", site.vm_templates.keys(), ("guests", "*", "vm_template")),
             ("network", site.networks.keys(), ("guests", "*", "networks", "*")),

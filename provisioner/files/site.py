@@ -10,12 +10,10 @@ import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 
 from provisioner.errors import InputError, Problem
-from provisioner.files.blueprint import unknown
 from provisioner.files.validation import load_model
 from provisioner.files.yaml_source import YamlSource, read_yaml
 from provisioner.model.spec import Site
@@ -104,7 +102,7 @@ def load_site(dirs: Sequence[Path], name: str | None = None) -> Site:
     chosen = name or os.environ.get("LABCTL_SITE") or _choose_only(found)
     if chosen not in found:  # so a hostile name never becomes part of a path
         raise InputError(
-            f"there is no site {ascii(chosen[:60])}",
+            f"there is no site {chosen[:60]!a}",
             hint=f"there are: {', '.join(sorted(found)) or 'none yet'}",
         )
     path = found[chosen].absolute()
@@ -139,5 +137,128 @@ def _check_site(source: YamlSource, path: Path) -> Iterator[Problem]:
         for at, value in source.walk(*pattern):
             if fault := find_fault(path.parent / value):
                 yield source.problem(at, fault)
-    if source.data.get("vcenter", {}) and _get(source.data, "vcenter", "password_command") == []:
-        yield source.problem(("vcenter", "password_command"), "empty; needed: a command's words")
+
+
+def _make_absolute(site: Site, folder: Path) -> Site:
+    vcenter, guests = site.vcenter, site.guests
+    files = {
+        key: folder / value
+        for key in ("ca_file", "password_file")
+        if (value := getattr(vcenter, key)) is not None
+    }
+    certificates = tuple(folder / path for path in guests.ca_certificates)
+    return site.model_copy(
+        update={
+            "vcenter": vcenter.model_copy(update=files),
+            "guests": guests.model_copy(update={"ca_certificates": certificates}),
+        }
+    )
+
+
+def find_ca_fault(path: Path) -> str:
+    """Say why a file cannot serve as CA certificates (PEM); empty when it can."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_CA_BYTES + 1)
+    except (OSError, ValueError) as error:
+        return _say_unreadable(error)
+    if len(raw) > MAX_CA_BYTES:
+        return f"the file is too large; allowed: {MAX_CA_BYTES // 1024} KiB"
+    if b"PRIVATE KEY-----" in raw:
+        return "the file holds a private key, and it goes to every guest; needed: certificates only"
+    try:
+        raw.decode("ascii")
+        x509.load_pem_x509_certificates(raw)
+    except ValueError:
+        return "the file holds no certificate that can be read; needed: PEM, one or more"
+    return ""
+
+
+def find_password_fault(path: Path) -> str:
+    """Say why a file cannot hold a password; empty when it can."""
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError) as error:
+        return _say_unreadable(error)
+    if not stat.S_ISREG(mode):
+        return "not a file; needed: a file that holds the password alone"
+    if stat.S_IMODE(mode) & 0o077:
+        return f"other users can read it; do: chmod 600 {path}"
+    return ""
+
+
+def _say_unreadable(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
+    return f"cannot be read: {reason}; a relative path is taken from the folder of this file"
+
+
+def read_password(site: Site) -> str | None:
+    """Return the password of the site's vCenter account; None when a person is to be asked.
+
+    It comes from the one source that the site names: a file, a systemd credential, or the
+    output of a command that is run without a shell. It is never part of an error.
+
+    Raises:
+        InputError: the source gives none.
+    """
+    vcenter = site.vcenter
+    if vcenter.password_file is not None:
+        return _read_password_file(vcenter.password_file, f"password_file {vcenter.password_file}")
+    if vcenter.password_credential is not None:
+        return _read_credential(vcenter.password_credential)
+    if vcenter.password_command is not None:
+        return _run_password_command(vcenter.password_command)
+    return None
+
+
+def _read_credential(name: str) -> str:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise InputError(
+            f"password_credential {name}: this process has no systemd credentials",
+            hint=f"run it as a systemd service with LoadCredential={name}:PATH",
+        )
+    return _read_password_file(Path(folder) / name, f"password_credential {name}")
+
+
+def _read_password_file(path: Path, source: str) -> str:
+    if fault := find_password_fault(path):
+        raise InputError(f"{source}: {fault}")
+    with path.open("rb") as stream:
+        return _take_password(stream.read(MAX_PASSWORD_BYTES + 1), source)
+
+
+def _run_password_command(words: Sequence[str]) -> str:
+    source = f"password_command {words[0]}"
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=PASSWORD_COMMAND_S,
+            check=False,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be run: {error.__class__.__name__}") from error
+    except subprocess.TimeoutExpired:
+        # not chained: the exception holds what the command has printed so far
+        raise InputError(f"{source}: no answer within {PASSWORD_COMMAND_S:.0f} s") from None
+    if done.returncode != 0:
+        raise InputError(
+            f"{source}: ended with status {done.returncode}",
+            hint="run it by hand; its own words are above",
+        )
+    return _take_password(done.stdout, source)
+
+
+def _take_password(raw: bytes, source: str) -> str:
+    """Take one line of text as a password; its line end does not belong to it."""
+    try:
+        password = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        # not chained: the exception holds the bytes
+        raise InputError(f"{source}: the password is not UTF-8") from None
+    if not password or not password.isprintable() or len(raw) > MAX_PASSWORD_BYTES:
+        raise InputError(f"{source}: needed is one line that is not empty, the password alone")
+    return password

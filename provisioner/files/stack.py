@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provisioner.errors import Problem
-from provisioner.files.blueprint import list_roles, unknown
-from provisioner.files.validation import load_model
+from provisioner.files.blueprint import list_roles
+from provisioner.files.validation import describe_unknown, load_model
 from provisioner.files.yaml_source import YamlSource, read_yaml
 from provisioner.model.spec import Stack
 
@@ -31,7 +31,7 @@ def _check_roles(source: YamlSource, labs_dir: Path) -> Iterator[Problem]:
     roles = source.data.get("roles")
     for role, variables in roles.items() if isinstance(roles, dict) else ():
         if role not in known:
-            yield source.problem(("roles", role), unknown("role", role, known))
+            yield source.problem(("roles", role), describe_unknown("role", role, known))
         for variable in variables if isinstance(variables, dict) else ():
             if not re.fullmatch(f"{re.escape(role)}_[a-z0-9_]+", variable):
                 text = f"not a variable of this role; allowed: names that start with {role}_"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -123,22 +123,22 @@ def _is_echo(fault: Any) -> bool:
 def _describe(model: type[BaseModel], path: KeyPath, fault: dict[str, Any]) -> str:
     kind, schema = fault["type"], get_schema(model, path)
     if kind == "extra_forbidden":
-        return _describe_unknown(str(path[-1]), get_schema(model, path[:-1]))
+        names = get_schema(model, path[:-1]).get("properties", {})
+        return describe_unknown("key", str(path[-1]), names.keys(), "allowed here")
     if kind == "value_error" and "properties" in schema:
         return str(fault["ctx"]["error"])
     if fault["loc"][-1:] == ("[key]",):
-        return (
-            f"the key's name is not allowed; allowed: {describe_keys(schema_of_keys(model, path))}"
-        )
+        names = _describe_object(get_schema(model, path[:-1]))
+        return f"a key of this name is not allowed; allowed: {names}"
     wrong = "no value" if fault["input"] is None else WRONG.get(kind, "not allowed")
     return f"{wrong}; {'needed' if kind == 'missing' else 'allowed'}: {describe(schema)}"
 
 
-def _describe_unknown(key: str, schema: Schema) -> str:
-    names = list(schema.get("properties", ()))
-    near = difflib.get_close_matches(key, names, n=1)
+def describe_unknown(kind: str, name: str, known: Collection[str], there: str = "there are") -> str:
+    """Say that a name is not known, which one is near, and which ones there are."""
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown key{hint}; allowed here: {', '.join(names)}"
+    return f"unknown {kind}{hint}; {there}: {', '.join(known) or 'none'}"
 
 
 @cache

@@ -134,7 +134,7 @@ class VCenter(Spec):
     username: UserName
     password_file: Path | None = None
     password_credential: Name | None = None
-    password_command: tuple[str, ...] | None = None
+    password_command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     ca_file: Path | None = None
     thumbprint_sha256: Sha256 | None = None
 

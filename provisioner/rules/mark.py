@@ -12,6 +12,7 @@ import hmac
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import Ownership
@@ -68,7 +69,7 @@ def read_mark(
     return (Ownership.OURS if genuine else Ownership.COPY), identity
 
 
-def _parse(text: str) -> dict[str, object] | None:
+def _parse(text: str) -> dict[str, Any] | None:
     if len(text) > LONGEST_CHARS:
         return None
     try:
@@ -82,9 +83,9 @@ def _parse(text: str) -> dict[str, object] | None:
     return claim if words and numbers and claim["v"] == VERSION else None
 
 
-def _sign(installation: Installation, claim: dict[str, object]) -> str:
+def _sign(installation: Installation, claim: dict[str, Any]) -> str:
     return hmac.new(installation.key, _render(claim).encode(), hashlib.sha256).hexdigest()
 
 
-def _render(claim: dict[str, object]) -> str:
+def _render(claim: dict[str, Any]) -> str:
     return json.dumps(claim, separators=(",", ":"), sort_keys=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from provisioner.errors import RefusedError
-from provisioner.model.lab import LabState
+from provisioner.errors import BusyError, RefusedError
+from provisioner.model.lab import Lab, LabState
 
 _S = LabState
 
@@ -27,4 +27,24 @@ def check_move(lab_id: str, before: LabState, after: LabState) -> None:
         raise RefusedError(
             f"lab {lab_id} is {before} and cannot become {after}",
             hint=f"something else worked on it meanwhile; see labctl status {lab_id}",
+        )
+
+
+def check_next_generation(lab: Lab, newest: Lab | None) -> None:
+    """Check that `lab` may follow `newest`, its newest recorded generation.
+
+    Raises BusyError when that one is not closed, or `lab` comes no later than it.
+    """
+    if newest is None:
+        return
+    if newest.state not in CLOSED_STATES:
+        raise BusyError(
+            f"lab {lab.lab_id} stands already: its generation {newest.generation} is "
+            f"{newest.state}",
+            hint=f"tear it down first: labctl teardown {lab.lab_id}",
+        )
+    if lab.generation <= newest.generation:
+        raise BusyError(
+            f"generation {lab.generation} of lab {lab.lab_id} was recorded meanwhile",
+            hint="run the same command again",
         )

@@ -7,7 +7,6 @@ no method by name except ``Fetch``, which pyVmomi sends for every attribute read
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
@@ -21,6 +20,8 @@ from pyVmomi.VmomiSupport import (
     Enum,
     GetServiceVersions,
     GetWsdlMethod,
+    GetWsdlName,
+    GuessWsdlType,
     IsChildVersion,
     ManagedObject,
     Object,
@@ -39,22 +40,27 @@ SERVED_VERSIONS = tuple(
 """What vimServiceVersions.xml offers, newest first."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One decoded call: the reference it is for, the method's metadata, its arguments by name."""
+def moid_of(ref: Any) -> str:
+    """Return a reference's moId."""
+    return str(ref._moId)  # noqa: SLF001 - the accessor is underscored and public
 
-    target: ManagedObject
-    method: Any
-    args: Any
+
+def fields_of(kind: Any) -> list[Any]:
+    """Return the metadata of a type's properties."""
+    return list(kind._GetPropertyList())  # noqa: SLF001 - as above
+
+
+def field_of(kind: Any, name: str) -> Any:
+    """Return the metadata of a property, None when the type has no such one."""
+    try:
+        return kind._GetPropertyInfo(name)  # noqa: SLF001 - as above
+    except AttributeError:
+        return None
 
 
 @functools.cache
 def method_named(name: str) -> Any:
-    """Return pyVmomi's metadata of a WSDL method.
-
-    Raises:
-        vmodl.fault.InvalidRequest: no vim method has this name.
-    """
+    """Return pyVmomi's metadata of a WSDL method; an unknown one raises InvalidRequest."""
     if name == "Fetch":
         prop = Object(name="prop", type=str, version=NEWEST, flags=0)
         return Object(wsdlName="Fetch", params=(prop,), type=ManagedObject, privId=None)
@@ -75,14 +81,9 @@ def _request_type(name: str) -> type[DataObject]:
             value = field.type() if issubclass(field.type, list) else None
             object.__setattr__(self, field.name, value)
 
-    members = {
-        "__init__": start_unset,
-        "_wsdlName": name,
-        "_propList": fields,
-        "_propInfo": {field.name: field for field in fields},
-        "_version": NEWEST,
-    }
-    return type(name, (DataObject,), members)
+    known = {field.name: field for field in fields}
+    members = {"_wsdlName": name, "_version": NEWEST, "_propList": fields, "_propInfo": known}
+    return type(name, (DataObject,), {"__init__": start_unset, **members})
 
 
 class _EnvelopeParser(SoapAdapter.ExpatDeserializerNSHandlers):
@@ -103,25 +104,25 @@ class _EnvelopeParser(SoapAdapter.ExpatDeserializerNSHandlers):
         return self._reader.GetResult()
 
     def _refuse_doctype(self, *_args: object) -> None:
-        raise vmodl.fault.InvalidRequest(msg="a SOAP message has no document type")
+        raise ValueError("a SOAP message has no document type")
 
-    def StartElementHandler(self, tag: str, attributes: dict[str, str]) -> None:  # noqa: N802 - expat's name, through pyVmomi
-        _, name = self._reader.SplitTag(tag)
+    def StartElementHandler(self, tag: str, attributes: dict[str, str]) -> None:  # noqa: N802 - expat's name
         if self._in_body and self.method is None:
-            self.method = name
-            self._reader.Deserialize(self._parser, _request_type(name), False, self.nsMap)
+            self.method = self._reader.SplitTag(tag)[1]
+            kind = _request_type(self.method)
+            self._reader.Deserialize(self._parser, kind, False, self.nsMap)
             self._reader.StartElementHandler(tag, attributes)
         self._in_body = self._in_body or tag == f"{SoapAdapter.XMLNS_SOAPENV} Body"
 
-    def EndElementHandler(self, tag: str) -> None:  # noqa: N802 - expat's name, through pyVmomi
+    def EndElementHandler(self, tag: str) -> None:  # noqa: N802 - expat's name
         """Nothing ends that matters outside the call."""
 
-    def CharacterDataHandler(self, data: str) -> None:  # noqa: N802 - expat's name, through pyVmomi
+    def CharacterDataHandler(self, data: str) -> None:  # noqa: N802 - expat's name
         """No text matters outside the call."""
 
 
-def decode(body: bytes) -> Request:
-    """Decode a SOAP request.
+def decode(body: bytes) -> tuple[Any, Any]:
+    """Decode a SOAP request into the method's metadata and its arguments, ``_this`` among them.
 
     Raises:
         vmodl.fault.InvalidRequest: not XML, no call in it, an unknown method or type, an argument
@@ -132,13 +133,12 @@ def decode(body: bytes) -> Request:
         args = parser.parse(body)
     except (ExpatError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise vmodl.fault.InvalidRequest(msg=f"malformed request: {error}") from error
-    if parser.method is None or args is None or getattr(args, "_this", None) is None:
-        raise vmodl.fault.InvalidRequest(msg="the SOAP body holds no call with a _this")
-    method = method_named(parser.method)
-    for param in method.params:
+    if args is None:
+        raise vmodl.fault.InvalidRequest(msg="the SOAP body holds no call")
+    for param in fields_of(type(args)):
         if getattr(args, param.name) is None and not param.flags & F_OPTIONAL:
             raise vmodl.fault.InvalidRequest(msg=f"{parser.method}: {param.name} is required")
-    return Request(args._this, method, args)  # noqa: SLF001 - the property's name in SOAP
+    return method_named(str(parser.method)), args
 
 
 class _Serializer(SoapAdapter.SoapSerializer):
@@ -149,7 +149,10 @@ class _Serializer(SoapAdapter.SoapSerializer):
             super()._Serialize(val, info, defNS)
 
 
-def _serialize(value: Any, info: Any, version: str, *, as_detail: bool = False) -> str:
+def _xml(value: Any, name: str, kind: Any, version: str, *, as_detail: bool = False) -> str:
+    if value is None:
+        return ""
+    info = Object(name=name, type=kind, version=version, flags=F_OPTIONAL)
     writer = StringIO()
     serializer = _Serializer(writer, version, {**SoapAdapter.SOAP_NSMAP, XMLNS_VMODL_BASE: ""})
     (serializer.SerializeFaultDetail if as_detail else serializer.Serialize)(value, info)
@@ -158,7 +161,7 @@ def _serialize(value: Any, info: Any, version: str, *, as_detail: bool = False) 
 
 def version_from(soap_action: str) -> str:
     """Return pyVmomi's version name for a SOAPAction header such as ``"urn:vim25/8.0.3.0"``."""
-    return versionMap.get(soap_action.strip('"').removeprefix("urn:"), NEWEST)
+    return str(versionMap.get(soap_action.strip('"').removeprefix("urn:"), NEWEST))
 
 
 def _envelope(inner: str) -> bytes:
@@ -166,43 +169,29 @@ def _envelope(inner: str) -> bytes:
     return text.encode()
 
 
-def encode_result(method: Any, result: Any, version: str, result_type: Any = None) -> bytes:
-    """Encode what a method returned; ``result_type`` overrides the declared type (for Fetch)."""
-    inner = ""
-    if result is not None:
-        info = Object(
-            name="returnval", type=result_type or method.result, version=version, flags=F_OPTIONAL
-        )
-        inner = _serialize(result, info, version)
-    tag = f"{method.wsdlName}Response"
-    return _envelope(f'<{tag} xmlns="{XMLNS_VMODL_BASE}">{inner}</{tag}>')
+def encode_result(name: str, result: Any, kind: Any, version: str) -> bytes:
+    """Encode what a method returned, which is of the declared type ``kind``."""
+    inner = _xml(result, "returnval", kind, version)
+    return _envelope(f'<{name}Response xmlns="{XMLNS_VMODL_BASE}">{inner}</{name}Response>')
 
 
-def encode_fault(fault: vmodl.MethodFault, version: str) -> bytes:
+def encode_fault(fault: Any, version: str) -> bytes:
     """Encode a fault as SOAP 1.1 does, its vim type in the detail."""
-    name = type(fault)._wsdlName  # noqa: SLF001 - pyVmomi's public metadata
-    info = Object(name=f"{name}Fault", type=object, version=version, flags=0)
-    detail = _serialize(fault, info, version, as_detail=True)
-    text = SoapAdapter.XmlEscape(fault.msg or name)
-    tag = SoapAdapter.SOAP_FAULT_TAG
+    name, tag = GetWsdlName(type(fault)), SoapAdapter.SOAP_FAULT_TAG
+    detail = _xml(fault, f"{name}Fault", object, version, as_detail=True)
     return _envelope(
-        f"<{tag}><faultcode>ServerFaultCode</faultcode><faultstring>{text}</faultstring>"
-        f"<detail>{detail}</detail></{tag}>"
+        f"<{tag}><faultcode>ServerFaultCode</faultcode><faultstring>"
+        f"{SoapAdapter.XmlEscape(fault.msg or name)}</faultstring><detail>{detail}</detail></{tag}>"
     )
 
 
 def fingerprint(value: Any) -> str:
     """Return a text that is equal for equal values; pyVmomi's objects compare by identity only."""
-    if value is None:
-        return ""
-    info = Object(name="v", type=object, version=NEWEST, flags=F_OPTIONAL)
-    return _serialize(value, info, NEWEST)
+    return _xml(value, "v", object, NEWEST)
 
 
 def blank(kind: Any) -> Any:
     """Return a neutral value of a type, for a required property that nobody modelled."""
-    if issubclass(kind, list):
-        return kind()
     if issubclass(kind, Enum):
         return kind.values[0]
     if issubclass(kind, DataObject):
@@ -215,19 +204,27 @@ def blank(kind: Any) -> Any:
 def complete(value: Any) -> Any:
     """Fill in, at any depth, every required property of a data object that is still unset.
 
-    A real server never leaves a required property out, and pyVmomi cannot read one that is missing.
+    A real server never leaves one out, and pyVmomi cannot read an object that lacks one.
     """
-    if isinstance(value, list):
-        for item in value:
-            complete(item)
-    elif isinstance(value, DataObject):
-        for info in value._GetPropertyList():  # noqa: SLF001 - pyVmomi's public metadata
-            current = getattr(value, info.name)
-            if current is None and not info.flags & F_OPTIONAL:
-                object.__setattr__(value, info.name, blank(info.type))
-            elif isinstance(current, list | DataObject):
-                complete(current)
+    for item in value if isinstance(value, list) else ():
+        complete(item)
+    for info in fields_of(type(value)) if isinstance(value, DataObject) else ():
+        current = getattr(value, info.name)
+        if current is None and not info.flags & F_OPTIONAL:
+            object.__setattr__(value, info.name, blank(info.type))
+        elif isinstance(current, list | DataObject):
+            complete(current)
     return value
+
+
+def project(kind: Any, *sources: Any, **values: Any) -> Any:
+    """Build a data object from values and from what the sources have under the same names."""
+    for info in fields_of(kind):
+        found = (getattr(source, info.name, None) for source in sources)
+        value = next((one for one in found if one is not None), None)
+        if value is not None:
+            values.setdefault(info.name, value)
+    return kind(**values)
 
 
 def typed(value: Any, kind: Any) -> Any:
@@ -235,3 +232,19 @@ def typed(value: Any, kind: Any) -> Any:
     if value is None or isinstance(value, kind):
         return value
     return kind(value) if issubclass(kind, list | Enum | int | str) else value
+
+
+def from_plain(value: Any, kind: Any) -> Any:
+    """Build a pyVmomi value from plain data: dicts with a ``type`` where a subtype is meant, lists,
+    scalars, and references as ``Type:moId``.
+    """
+    if isinstance(value, list):
+        return kind(from_plain(item, kind.Item) for item in value)
+    if issubclass(kind, ManagedObject):
+        name, moid = value.split(":")
+        return GuessWsdlType(name)(moid)
+    if not isinstance(value, dict):
+        return typed(value, kind)
+    kind = GuessWsdlType(value["type"]) if "type" in value else kind
+    named = {name: item for name, item in value.items() if name != "type"}
+    return kind(**{n: from_plain(one, field_of(kind, n).type) for n, one in named.items()})

@@ -1,4 +1,4 @@
-"""Property paths: ``config.hardware.device[4000].macAddress``, ``config.extraConfig["key"].value``."""
+"""Property paths such as ``config.hardware.device[4000].macAddress``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vmodl
 
-from provisioner.simulator.codec import typed
+from provisioner.simulator.codec import field_of, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +26,7 @@ class Step:
 
 
 def parse_path(path: str) -> tuple[Step, ...]:
-    """Split a property path into its steps.
-
-    Raises:
-        vmodl.query.InvalidProperty: the text is no property path.
-    """
+    """Split a property path into its steps, or raise InvalidProperty."""
     steps, position = [], 0
     while found := _STEP.match(path, position):
         name, quoted, number, _ = found.groups()
@@ -51,19 +47,14 @@ def _declared(kind: Any, name: str, path: str) -> Any:
     """Return the metadata of a property of a type or of any subtype of it."""
     queue = [kind]
     for candidate in queue:
-        try:
-            return candidate._GetPropertyInfo(name)  # noqa: SLF001 - pyVmomi's public metadata
-        except AttributeError:
-            queue.extend(candidate.__subclasses__())
+        if (info := field_of(candidate, name)) is not None:
+            return info
+        queue.extend(candidate.__subclasses__())
     raise vmodl.query.InvalidProperty(name=path, msg=f"{kind.__name__} has no {path!r}")
 
 
 def check_path(path: str, kind: Any) -> None:
-    """Check a path against a managed object type, before any object is looked at.
-
-    Raises:
-        vmodl.query.InvalidProperty: neither the type nor a subtype has such a property.
-    """
+    """Raise InvalidProperty when neither a managed object type nor a subtype has such a path."""
     steps = parse_path(path)
     for step in steps:
         kind = _declared(kind, step.name, path).type
@@ -89,10 +80,8 @@ def resolve(path: str, kind: Any, read: Callable[[str], Any]) -> Any:
     holder: Any = kind
     value: Any = None
     for step in parse_path(path):
-        try:
-            info = holder._GetPropertyInfo(step.name)  # noqa: SLF001 - pyVmomi's public metadata
-        except AttributeError:
-            raise vmodl.query.InvalidProperty(name=path) from None
+        if (info := field_of(holder, step.name)) is None:
+            raise vmodl.query.InvalidProperty(name=path)
         value = typed(read(step.name) if holder is kind else getattr(value, step.name), info.type)
         if step.key is not None:
             value = _element(value, step.key)

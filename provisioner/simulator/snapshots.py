@@ -45,11 +45,13 @@ def _drop_deltas(world: World, vm: Machine) -> None:
 
 def _consolidate(world: World, vm: Machine) -> None:
     """Merge each disk's chain into the VM's lowest own file, once no snapshot needs it."""
+    kept = set()
     for disk in of_kind(vm.config, Disk):
         own = [one for one in chain(disk.backing) if world.files[one.fileName].owner == vm.moid]
-        if own:
-            disk.backing = own[-1]
-            remove_files(world, [one.fileName for one in own[:-1]])
+        disk.backing = own[-1] if own else disk.backing
+        kept.add(disk.backing.fileName)
+    owned = [path for path, file in world.files.items() if file.owner == vm.moid]
+    remove_files(world, [path for path in owned if path.endswith(".vmdk") and path not in kept])
 
 
 @task(VM, "CreateSnapshot_Task")

@@ -1,4 +1,4 @@
-"""The simulated vCenter's memory: managed objects, their versions, sessions, files and events.
+"""The simulated vCenter's memory: managed objects and their versions, methods, files and events.
 
 One lock guards all of it. Whoever changes an object calls ``touch`` under the lock; that wakes every
 waiting property collector. Nobody holds the lock while a guest is worked on.
@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import F_OPTIONAL
 
-from provisioner.simulator.codec import blank, complete, typed
+from provisioner.simulator.codec import blank, complete, field_of, moid_of, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,51 +27,66 @@ if TYPE_CHECKING:
     from provisioner.simulator.guests import GuestRuntime
 
 RecordT = TypeVar("RecordT", bound="Record")
+DERIVED: dict[tuple[type, str], Callable[[World, Any], Any]] = {}
+"""Properties that follow from others, by managed object type and name."""
+METHODS: dict[tuple[type, str], Callable[[Call], Any]] = {}
+"""What answers a WSDL method, by managed object type and name."""
 
 
 def now() -> datetime:
     """Return the time, aware UTC."""
-    return datetime.now(UTC)  # noqa: TID251 - the simulator has no ports: it is a server of its own
+    return datetime.now(UTC)  # noqa: TID251 - the simulator is a server of its own: it has no ports
+
+
+def derives(kind: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the function that computes a property."""
+    return lambda function: DERIVED.setdefault((kind, name), function)
+
+
+def answers(kind: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the function that answers a method."""
+    return lambda function: METHODS.setdefault((kind, name), function)
 
 
 class Record:
-    """One managed object: its reference and its stored properties.
+    """One managed object: its reference, its stored properties, and what is not for clients."""
 
-    Properties that follow from others are computed by the functions in ``DERIVED``.
-    """
-
-    def __init__(self, ref: Any, **props: Any) -> None:
+    def __init__(self, ref: Any, session: Session | None = None, **props: Any) -> None:
         self.ref = ref
+        self.moid = moid_of(ref)
+        self.session = session
+        """The login that a view, filter or collector lives and dies with."""
         self.props: dict[str, Any] = {name: complete(value) for name, value in props.items()}
         self.revision = 0
         self.busy = threading.Lock()
         """Held by the task that works on the object."""
-        self.session: Session | None = None
-        """The session that a view, filter or collector lives and dies with."""
-
-
-DERIVED: dict[tuple[type, str], Callable[[World, Any], Any]] = {}
-
-
-def derives(kind: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the function that computes one property of one managed object type."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        DERIVED[kind, name] = function
-        return function
-
-    return register
 
 
 @dataclass(eq=False)
 class Session:
-    """One login; what belongs to it ends with it."""
+    """One login, and its default property collector once that was used."""
 
-    key: str
     info: vim.UserSession
     open: bool = True
     collector: Any = None
-    """Its default property collector, made when first used."""
+
+
+SESSION: ContextVar[Session | None] = ContextVar("SESSION", default=None)
+"""Whose call is being answered; sessionManager.currentSession is read through it."""
+
+
+@dataclass
+class Call:
+    """One call: the object it is for, the method, its arguments, and whose it is.
+
+    A method that logs in or out replaces ``session``; the server turns that into a cookie.
+    """
+
+    world: World
+    record: Any
+    method: Any
+    args: Any
+    session: Session | None
 
 
 @dataclass(slots=True)
@@ -103,21 +119,21 @@ class World:
         self.settings = settings
         self.changed = threading.Condition(threading.RLock())
         self.closing = threading.Event()
-        self.revision = 0
         self.records: dict[str, Record] = {}
         self.sessions: dict[str, Session] = {}
         self.files: dict[str, DatastoreFile] = {}
-        self.events: deque[vim.event.Event] = deque(maxlen=5000)
-        self.tasks: deque[Record] = deque()
+        self.events: deque[Any] = deque(maxlen=5000)
+        self.tasks: deque[Any] = deque()
+        self.requests: Counter[str] = Counter()
+        self.macs = itertools.count(1)
         self.reserved_names: set[tuple[str, str]] = set()
         """(folder moId, name) of VMs that a running clone is making."""
         self.template_disks: set[str] = set()
         """Base disks of VM templates: they outlive every VM."""
-        self.requests: Counter[str] = Counter()
+        self._revisions = itertools.count(1)
         self._event_keys = itertools.count(settings.first_event_key)
-        self.macs = itertools.count(1)
-        self._threads: list[threading.Thread] = []
         self._ids: dict[str, itertools.count[int]] = {}
+        self._threads: list[threading.Thread] = []
 
     def new_id(self, prefix: str) -> str:
         """Return a moId that was never used before."""
@@ -127,7 +143,7 @@ class World:
     def add(self, record: RecordT) -> RecordT:
         """Add a managed object."""
         with self.changed:
-            self.records[record.ref._moId] = record  # noqa: SLF001 - pyVmomi's public accessor
+            self.records[record.moid] = record
             self.touch(record)
         return record
 
@@ -135,34 +151,27 @@ class World:
         """Remove managed objects."""
         with self.changed:
             for record in records:
-                self.records.pop(record.ref._moId, None)  # noqa: SLF001 - as above
+                self.records.pop(record.moid, None)
             self.touch()
 
-    def touch(self, *records: Record) -> None:
+    def touch(self, *records: Record | None) -> None:
         """Say that objects changed, and wake whoever waits for changes."""
         with self.changed:
-            self.revision += 1
             for record in records:
-                record.revision = self.revision
+                if record is not None:
+                    record.revision = next(self._revisions)
             self.changed.notify_all()
 
     def find(self, ref: Any) -> Any:
         """Return the record of a reference, None when there is no such object."""
-        record = None if ref is None else self.records.get(ref._moId)  # noqa: SLF001 - as above
+        record = None if ref is None else self.records.get(moid_of(ref))
         return record if record is not None and isinstance(record.ref, type(ref)) else None
 
     def get(self, ref: Any) -> Any:
-        """Return the record of a reference.
-
-        Raises:
-            vmodl.fault.ManagedObjectNotFound: there is no such object.
-        """
-        record = self.find(ref)
-        if record is None:
-            moid = getattr(ref, "_moId", None)
-            raise vmodl.fault.ManagedObjectNotFound(
-                obj=ref, msg=f"The object '{ref}' has already been deleted or never existed: {moid}"
-            )
+        """Return the record of a reference, or raise ManagedObjectNotFound."""
+        if (record := self.find(ref)) is None:
+            text = f"The object '{ref}' has already been deleted or has not been completely created"
+            raise vmodl.fault.ManagedObjectNotFound(obj=ref, msg=text)
         return record
 
     def of_type(self, kind: Any) -> Iterator[Any]:
@@ -170,21 +179,40 @@ class World:
         return (record for record in list(self.records.values()) if isinstance(record.ref, kind))
 
     def read(self, record: Record, name: str) -> Any:
-        """Return one property of a managed object as pyVmomi types it, None when it is unset."""
+        """Return one property as pyVmomi types it, None when it is unset.
+
+        Raises:
+            vmodl.query.InvalidProperty: the object's type has no such property.
+        """
         kind = type(record.ref)
-        info = kind._GetPropertyInfo(name)  # noqa: SLF001 - pyVmomi's public metadata
-        for ancestor in kind.__mro__:
-            if function := DERIVED.get((ancestor, name)):
-                value = complete(function(self, record))
-                break
-        else:
-            value = record.props.get(name)
+        if (info := field_of(kind, name)) is None:
+            raise vmodl.query.InvalidProperty(name=name)
+        found = (DERIVED.get((ancestor, name)) for ancestor in kind.__mro__)
+        derive = next(filter(None, found), None)
+        value = complete(derive(self, record)) if derive else record.props.get(name)
         if value is None and not info.flags & F_OPTIONAL:
             value = blank(info.type)
         return typed(value, info.type)
 
+    def name_of(self, ref: Any) -> str:
+        """Return the name of an inventory object."""
+        return str(self.read(self.get(ref), "name"))
+
+    def log_event(self, kind: Any, vm: Record | None, message: str, **details: Any) -> None:
+        """Append an event; its key is greater than every earlier one."""
+        with self.changed:
+            key = next(self._event_keys)
+            event = kind(key=key, chainId=key, createdTime=now(), fullFormattedMessage=message)
+            event.userName = self.settings.username
+            if vm is not None:
+                event.vm = vim.event.VmEventArgument(name=self.name_of(vm.ref), vm=vm.ref)
+            for name, value in details.items():
+                setattr(event, name, value)
+            self.events.append(complete(event))
+            self.touch(self.records["EventManager"])
+
     def start_thread(self, work: Callable[[], None]) -> None:
-        """Do work that answers to nobody in a thread that ``close`` waits for."""
+        """Do work in a thread that ``close`` waits for."""
         thread = threading.Thread(target=work, daemon=True)
         with self.changed:
             self._threads = [one for one in self._threads if one.is_alive()]
@@ -194,24 +222,9 @@ class World:
     def close(self, grace_s: float = 60.0) -> None:
         """Cancel every wait and task, and return when their threads have ended."""
         self.closing.set()
+        for task in list(self.tasks):
+            task.cancelled.set()
         self.touch()
         deadline = time.monotonic() + grace_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-
-    def entity_name(self, ref: Any) -> str:
-        """Return the name of an inventory object."""
-        return str(self.read(self.get(ref), "name"))
-
-    def log_event(self, kind: Any, vm: Record | None, message: str, **details: Any) -> None:
-        """Append an event; its key is greater than every earlier one."""
-        with self.changed:
-            key = next(self._event_keys)
-            event = kind(
-                key=key, chainId=key, createdTime=now(), userName=self.settings.username, **details
-            )
-            event.fullFormattedMessage = message
-            if vm is not None:
-                event.vm = vim.event.VmEventArgument(name=self.entity_name(vm.ref), vm=vm.ref)
-            self.events.append(complete(event))
-            self.touch(self.records["EventManager"])

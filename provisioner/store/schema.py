@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -10,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Enum,
     Float,
     ForeignKeyConstraint,
     Index,
@@ -21,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
+
+from provisioner.model.lab import Desired, LabState, StepStatus
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +57,15 @@ def _text(name: str, **options: Any) -> Column[str]:
     return Column(name, Text, nullable=False, **options)
 
 
+def _word(name: str, kind: type[StrEnum]) -> Column[StrEnum]:
+    def values(words: type[StrEnum]) -> list[str]:
+        return [word.value for word in words]
+
+    # Plain text in the table: a new word needs no change of it.
+    words = Enum(kind, values_callable=values, native_enum=False, length=40)
+    return Column(name, words, nullable=False)
+
+
 def _lab_key() -> tuple[Column[str], Column[int]]:
     return (
         Column("lab_id", String(80), primary_key=True),
@@ -81,8 +94,8 @@ labs = Table(
     _text("hire_key"),
     Column("lease_ends_at", UtcDateTime, nullable=False),
     Column("lease_grace_s", Float, nullable=False),
-    _text("desired"),
-    _text("state"),
+    _word("desired", Desired),
+    _word("state", LabState),
     Column("created_at", UtcDateTime, nullable=False),
     Column("ready_at", UtcDateTime),
     Column("closed_at", UtcDateTime),
@@ -117,7 +130,7 @@ progress = Table(
     _text("workflow"),
     _text("step"),
     _text("slot"),
-    _text("status"),
+    _word("status", StepStatus),
     _text("text"),
     Column("elapsed_s", Float),
     _of_lab(),

@@ -37,13 +37,13 @@ class Simulator:
         self.tls = ssl.create_default_context(cafile=ca_file)
         self._clients: list[Any] = []
 
-    def connect(self, password: str | None = None) -> Any:
+    def connect(self) -> Any:
         """Log in as a stock client does."""
         client = SmartConnect(
             host=self.host,
             port=self.port,
             user=USERNAME,
-            pwd=self.password if password is None else password,
+            pwd=self.password,
             sslContext=self.tls,
         )
         self._clients.append(client)
@@ -188,6 +188,11 @@ def _simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     """One simulator for the tests of a module."""
     with running(tmp_path_factory.mktemp("simulator") / "state") as simulator:
         yield simulator
+
+
+@pytest.fixture(scope="module", name="module_client")
+def _module_client(simulator: Simulator) -> Client:
+    return Client(simulator)
 
 
 @pytest.fixture(name="client")

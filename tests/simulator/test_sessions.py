@@ -31,9 +31,16 @@ def _anonymous(simulator: Simulator) -> Any:
     stub.DropConnections()
 
 
-def test_wrong_password(simulator: Simulator) -> None:
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [("administrator@vsphere.local", "wrong"), ("somebody", None), ("", "")],
+)
+def test_wrong_login(simulator: Simulator, anonymous: Any, user: str, password: str | None) -> None:
+    manager = anonymous.RetrieveContent().sessionManager
+    given = simulator.password if password is None else password
     with pytest.raises(vim.fault.InvalidLogin):
-        simulator.connect("wrong")
+        manager.Login(user, given)
+    assert manager.Login("Administrator@VSPHERE.LOCAL", simulator.password).key
 
 
 def test_before_login_only_the_service_itself_can_be_read(anonymous: Any) -> None:

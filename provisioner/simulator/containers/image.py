@@ -56,7 +56,7 @@ rm -f etc/ssh/ssh_host_* var/lib/dbus/machine-id etc/apt/apt.conf.d/99mmdebstrap
 # Docker empties these in every new container; guest-init takes them from here.
 cd var/lib/guest-tools
 echo debian > hostname
-printf '127.0.0.1 localhost\\n127.0.1.1 debian\\n::1 localhost ip6-localhost ip6-loopback\\n' > hosts
+printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' > hosts
 : > resolv.conf
 """
 
