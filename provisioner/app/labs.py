@@ -15,10 +15,10 @@ from provisioner.app.wiring import House
 from provisioner.errors import (
     BusyError,
     InputError,
-    LabctlError,
     PrivilegeError,
     RefusedError,
     UnknownLabError,
+    VmGoneError,
 )
 from provisioner.files.request import load_request
 from provisioner.files.site import load_site
@@ -45,11 +45,11 @@ from provisioner.rules.naming import (
 )
 from provisioner.rules.plan import Plan, build_plan
 from provisioner.rules.public_key import parse_public_key
+from provisioner.rules.states import CLOSED_STATES
 from provisioner.workflows.checks import run_checks
 from provisioner.workflows.provision import build_play_order
 from provisioner.workflows.work import Work
 
-CLOSED = (LabState.GONE, LabState.FORGOTTEN)
 FOLLOW_S = 0.25
 
 
@@ -113,7 +113,7 @@ class Labs:
     def get_living_lab(self, lab_id: str) -> Lab:
         """Return a lab that is not closed. Raises RefusedError when it is."""
         lab = self.get_lab(lab_id)
-        if lab.state in CLOSED:
+        if lab.state in CLOSED_STATES:
             raise RefusedError(
                 f"lab {lab_id} is {lab.state}", hint="provision it again to get a new one"
             )
@@ -187,12 +187,27 @@ class Labs:
         plan, blueprint, hire, lease, site = self._plan(request)
         lab = self.house.store.find_lab(plan.lab_id)
         if plan.nothing_to_do and lab is not None:
+            self._refuse_missing(lab)
             return lab, False
         with self._only_one_works_on(plan.lab_id):
-            if lab is None or lab.state in CLOSED:
+            if lab is None or lab.state in CLOSED_STATES:
                 lab = self._record_intent(plan, blueprint, hire, lease, site)
+            else:
+                self.house.store.set_state(
+                    lab.lab_id, lab.generation, LabState.PROVISIONING, self.house.clock.now()
+                )
             self._run("provision", lab, on_row)
         return self.get_lab(lab.lab_id), True
+
+    def _refuse_missing(self, lab: Lab) -> None:
+        """A lab recorded as ready is only left as it is when vCenter still shows its VMs."""
+        missing = [status for status in self.observe_guests(lab) if status.vm is None]
+        if missing:
+            names = ", ".join(status.record.vm_name for status in missing)
+            raise VmGoneError(
+                f"lab {lab.lab_id} is recorded as ready, but vCenter does not show {names}",
+                hint=f"labctl teardown {lab.lab_id}, then provision it again",
+            )
 
     def _record_intent(
         self, plan: Plan, blueprint: Blueprint, hire: Hire, lease: Lease, site: Site
@@ -344,4 +359,4 @@ def read_text(path: Path, what: str) -> str:
     return text
 
 
-__all__ = ["GuestStatus", "LabctlError", "Labs", "Request", "read_text"]
+__all__ = ["CLOSED_STATES", "GuestStatus", "Labs", "Request", "read_text"]

@@ -19,7 +19,7 @@ from provisioner.files.stack import load_stack
 from provisioner.model.lab import GuestRecord, Lab
 from provisioner.model.spec import Blueprint, Site
 from provisioner.ports import Flow, Workflow
-from provisioner.rules.ansible_inventory import build_known_hosts
+from provisioner.rules.ssh import build_known_hosts
 from provisioner.shell import ParamikoShell
 from provisioner.store import SqlStore, open_store
 from provisioner.vsphere import VsphereHypervisor

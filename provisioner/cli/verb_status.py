@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from provisioner.app.labs import CLOSED, GuestStatus, Labs
+from provisioner.app.labs import CLOSED_STATES, GuestStatus, Labs
 from provisioner.cli.options import verb
 from provisioner.cli.output import Output
 from provisioner.rules.lease import describe_lease
@@ -16,7 +16,7 @@ def command(labs: Labs, out: Output, lab_id: str) -> None:
     """Show a lab and its guests, as recorded and as vCenter shows them now."""
     lab = labs.get_lab(lab_id)
     guests: tuple[GuestStatus, ...] = ()
-    if lab.state not in CLOSED:
+    if lab.state not in CLOSED_STATES:
         out.banner(labs.get_site_of(lab))
         guests = labs.observe_guests(lab)
     out.document({"lab": lab, "guests": guests})

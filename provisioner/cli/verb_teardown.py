@@ -6,7 +6,7 @@ import json
 
 import click
 
-from provisioner.app.labs import CLOSED, Labs
+from provisioner.app.labs import CLOSED_STATES, Labs
 from provisioner.cli.options import confirm, stopping_in_order, verb
 from provisioner.cli.output import Output
 from provisioner.errors import LabctlError
@@ -23,7 +23,7 @@ def command(labs: Labs, out: Output, lab_id: str, *, yes: bool) -> None:
     touched: exit 6, detach the disk and run it again.
     """
     lab = labs.get_lab(lab_id)
-    if lab.state not in CLOSED:
+    if lab.state not in CLOSED_STATES:
         out.banner(labs.get_site_of(lab))
         names = ", ".join(guest.vm_name for guest in labs.list_guests(lab))
         confirm(f"Destroy lab {lab_id} of {lab.hire.email} ({names}) with all its data?", yes=yes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def _say_place(source: YamlSource, path: KeyPath) -> str:
 
 def find_script_fault(folder: Path, script: str) -> str:
     """Say what is wrong with a check's script; empty when it can be used."""
-    if "/" in script or "\0" in script:
-        return ""  # the model says that it is no file's name
+    if not re.fullmatch(r"[\w.-]+\.(sh|py)", script):
+        return ""  # the model says what its name may be
     path = folder / script
     try:
         raw = path.read_bytes()

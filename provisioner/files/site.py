@@ -15,7 +15,7 @@ from cryptography import x509
 
 from provisioner.errors import InputError, Problem
 from provisioner.files.validation import load_model
-from provisioner.files.yaml_source import YamlSource, read_yaml
+from provisioner.files.yaml_source import YamlSource, read_yaml, show_file
 from provisioner.model.spec import Site
 
 EXAMPLE = "example"
@@ -184,7 +184,7 @@ def find_password_fault(path: Path) -> str:
     if not stat.S_ISREG(mode):
         return "not a file; needed: a file that holds the password alone"
     if stat.S_IMODE(mode) & 0o077:
-        return f"other users can read it; do: chmod 600 {path}"
+        return f"other users can read it; do: chmod 600 {show_file(path)}"
     return ""
 
 

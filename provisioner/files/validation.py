@@ -27,19 +27,18 @@ WRONG = {
     "extra_forbidden": "unknown key",
     "enum": "not one of the known words",
     "string_type": "not text",
-    "string_pattern_mismatch": "not allowed",
+    "string_pattern_mismatch": "wrong form",
     "string_too_long": "too long",
     "int_type": "not a whole number",
     "greater_than_equal": "too small",
     "less_than_equal": "too large",
-    "multiple_of": "not a multiple",
+    "multiple_of": "not a multiple of {multiple_of}",
     "tuple_type": "not a list",
     "dict_type": "not a mapping of keys",
     "model_type": "not a mapping of keys",
     "too_short": "too few",
     "too_long": "too many",
-    "value_error": "not allowed",
-    "path_type": "not a path",
+    "value_error": "wrong form",
 }
 
 # What each pattern of provisioner.model.spec lets through, in words.
@@ -53,8 +52,8 @@ PATTERNS = {
         "an inventory path such as /DC0/vm/labs, without % \\ { } in it"
     ),
     r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$": "a host name or an address, without port",
-    r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}$": "a user name such as labctl@vsphere.local",
-    r"^https?://[^\s{}'\"\\@]+$": "an http:// or https:// address without a user name in it",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}$": "a user name of letters, digits and _, further on also . @ - and \\",
+    r"^https?://[^\s{}'\"\\@]+$": "an http:// or https:// address without user name and password",
     r"^([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}$": (
         "a SHA-256 fingerprint: 32 pairs of hex digits with colons between"
     ),
@@ -67,8 +66,8 @@ FORMATS = {
     "path": "a file's path",
     "ipv4": "an IPv4 address",
     "ipv6": "an IPv6 address",
-    "ipv4network": "an IPv4 network such as 10.0.0.0/24",
-    "ipv6network": "an IPv6 network such as fd00::/64",
+    "ipv4network": "an IPv4 network by its first address, such as 10.0.0.0/24",
+    "ipv6network": "an IPv6 one such as fd00::/64",
 }
 
 
@@ -83,15 +82,23 @@ def load_model(source: YamlSource, model: type[Model], problems: Iterable[Proble
     Raises:
         FileProblemsError: every problem of writing, of the model and of the caller at once.
     """
-    found = [*source.problems, *problems]
+    found = [*source.problems, *problems]  # the caller's words are the more special ones
     value: Model | None = None
     try:
         value = model.model_validate_json(json.dumps(source.data), strict=True)
     except ValidationError as error:
         found += _explain(source, model, error)
     if value is None or found:
-        raise FileProblemsError(tuple(dict.fromkeys(found)))
+        raise FileProblemsError(_keep_first(found))
     return value
+
+
+def _keep_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Keep one problem for each key: the first one says enough."""
+    first: dict[tuple[int, int, str], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.line, problem.column, problem.key), problem)
+    return tuple(first.values())
 
 
 def _explain(
@@ -125,13 +132,22 @@ def _describe(model: type[BaseModel], path: KeyPath, fault: dict[str, Any]) -> s
     if kind == "extra_forbidden":
         names = get_schema(model, path[:-1]).get("properties", {})
         return describe_unknown("key", str(path[-1]), names.keys(), "allowed here")
-    if kind == "value_error" and "properties" in schema:
-        return str(fault["ctx"]["error"])
+    if kind == "value_error" and schema.get("type") in ("array", "object"):
+        return str(fault["ctx"]["error"])  # a rule of ours over several values, in our own words
     if fault["loc"][-1:] == ("[key]",):
-        names = _describe_object(get_schema(model, path[:-1]))
+        names = _describe_names(get_schema(model, path[:-1]))
         return f"a key of this name is not allowed; allowed: {names}"
-    wrong = "no value" if fault["input"] is None else WRONG.get(kind, "not allowed")
-    return f"{wrong}; {'needed' if kind == 'missing' else 'allowed'}: {describe(schema)}"
+    word = "needed" if kind == "missing" else "allowed"
+    return f"{_say_wrong(kind, fault)}; {word}: {describe(schema)}"
+
+
+def _say_wrong(kind: str, fault: dict[str, Any]) -> str:
+    value = fault["input"]
+    if value is None:
+        return "no value"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "not text, put it in quotes"
+    return WRONG.get(kind, "not allowed").format(**fault.get("ctx", {}))
 
 
 def describe_unknown(kind: str, name: str, known: Collection[str], there: str = "there are") -> str:
@@ -209,8 +225,13 @@ def _describe_array(schema: Schema) -> str:
 def _describe_object(schema: Schema) -> str:
     if names := list(schema.get("properties", ())):
         return f"the keys {', '.join(names)}"
+    least = "at least one entry" if schema.get("minProperties") else "entries"
+    return f"{least}, with {_describe_names(schema)}"
+
+
+def _describe_names(schema: Schema) -> str:
     patterns = [PATTERNS[pattern] for pattern in schema.get("patternProperties", ())]
-    return f"names of {patterns[0]}" if patterns else "keys of your own"
+    return f"names of {patterns[0]}" if patterns else "names of your own"
 
 
 _DESCRIBE = {

@@ -37,25 +37,31 @@ _QUOTE_IT = {
     "int": "a number in a form that YAML misreads; write it in plain digits, or put it in quotes",
     "float": "a number in a form that YAML misreads; write it like 1.5, or put it in quotes",
     "timestamp": "a bare date; put it in quotes",
-    "merge": "<< has a meaning of its own in YAML; put it in quotes",
 }
 _ONLY_PLAIN = "a !tag; only text, numbers, true, false, lists and mappings can be used"
+_NO_MERGE = "<< to merge keys in; write the keys out instead"
+_ONLY_TEXT_KEYS = "a key that is no plain text; put text in quotes"
 _BAD_TEXT = "a character that is no text; remove the escape that makes it"
 
 # What the scanner and parser of PyYAML 6.0 say, and what it means to a person.
-_SYNTAX = (
-    ("found character '\\t'", "a tab; indent with spaces only"),
-    ("that cannot start any token", "a text that starts with this character; put it in quotes"),
-    ("mapping values are not allowed", "a colon that fits nowhere; mend the indentation, or quote"),
-    ("could not find expected ':'", "a line without `key: value` or `- entry`; add the colon"),
-    ("expected <block end>", "the indentation does not fit the lines above; align it with them"),
-    ("found unexpected end of stream", "a quote is opened and never closed; close it"),
-    ("expected ',' or", "a [ or { is opened and not closed; close it, and put commas between"),
-    ("found undefined alias", "a *name without a &name before it; define it, or quote the text"),
-    ("found duplicate anchor", "the same &name twice; use another name"),
-    ("but found another document", "a second document after ---; a file holds one"),
-    ("found unknown escape character", "an unknown \\ escape; write \\\\ or use single quotes"),
-)
+_SYNTAX = {
+    "found character '\\t'": "a tab; indent with spaces only",
+    "that cannot start any token": "a text that starts with this character; put it in quotes",
+    "mapping values are not allowed": (
+        "a colon that fits nowhere; mend the indentation, or put the text in quotes"
+    ),
+    "could not find expected ':'": "a line without `key: value` or `- entry`; add the colon",
+    "expected <block end>": "the indentation does not fit the lines above; align it with them",
+    "found undefined alias": "a *name without a &name before it; define it, or quote the text",
+    "second occurrence": "the same &name twice; use another name",
+    "but found another document": "a second document after ---; a file holds one",
+    "found unknown escape character": "an unknown \\ escape; write \\\\ or use single quotes",
+}
+# The same, where the place to look at is where something was opened.
+_UNCLOSED = {
+    "found unexpected end of stream": "a quote is opened here and never closed; close it",
+    "expected ',' or": "a [ or { is opened here and not closed; close it, and put commas between",
+}
 
 
 @dataclass(frozen=True)
@@ -151,9 +157,7 @@ def parse_yaml(file: str, raw: bytes) -> YamlSource:
         builder = _Builder(lines)
         data = builder.build(node, ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        index = mark.index if mark else 0
-        raise lines.fault(index, _explain(str(error.problem))) from error
+        raise lines.fault(*_explain(error)) from error
     except ReaderError as error:
         raise lines.fault(error.position, "an invisible control character; remove it") from error
     except (ValueError, OverflowError) as error:  # chr() of an escape beyond Unicode
@@ -197,11 +201,17 @@ def _decode(file: str, raw: bytes) -> tuple[str, _Lines]:
     return text, _Lines(file, text)
 
 
-def _explain(said: str) -> str:
-    for part, meaning in _SYNTAX:
-        if part in said:
-            return meaning
-    return f"not YAML: {said}"
+def _explain(error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """Say where a syntax error is and what it means."""
+    said, mark = str(error.problem), error.problem_mark or error.context_mark
+    for part, meaning in _UNCLOSED.items():
+        if part in said and error.context_mark:
+            return error.context_mark.index, meaning
+    index = mark.index if mark else 0
+    if isinstance(error, _LimitError):
+        return index, said
+    meanings = (meaning for part, meaning in _SYNTAX.items() if part in said)
+    return index, next(meanings, f"not YAML: {said}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -228,9 +238,9 @@ class _LimitError(yaml.MarkedYAMLError):
 
 def _limit(depth: int, count: int, mark: Any) -> None:
     if depth > MAX_DEPTH:
-        raise _LimitError(None, None, f"nested deeper than {MAX_DEPTH} levels", mark)
+        raise _LimitError(None, None, f"nested too deep; allowed: {MAX_DEPTH} levels", mark)
     if count > MAX_NODES:
-        raise _LimitError(None, None, f"more than {MAX_NODES} entries in all", mark)
+        raise _LimitError(None, None, f"too many entries; allowed: {MAX_NODES} in all", mark)
 
 
 @dataclass
@@ -276,7 +286,8 @@ class _Builder:
         place = self.lines.place(node.start_mark.index)
         kind = node.tag.removeprefix(_TAG)
         if not isinstance(node, yaml.ScalarNode) or kind not in ("str", "value"):
-            self._fault(place, path, "a key that is no plain text; put text in quotes")
+            merge = kind == "merge"
+            self._fault(place, path, _NO_MERGE if merge else _ONLY_TEXT_KEYS)
             return None
         if not _is_text(node.value):
             self._fault(place, path, _BAD_TEXT)

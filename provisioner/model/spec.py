@@ -7,7 +7,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 # Lengths: login + short + slot + two hyphens stay within the 63 characters of a host name.
 Login = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,22}[a-z0-9]$")]
@@ -68,13 +75,14 @@ class Blueprint(Spec):
     lease: LeasePolicy
     guests: tuple[GuestSpec, ...] = Field(min_length=1, max_length=20)
 
-    @model_validator(mode="after")
-    def _slots_differ(self) -> Self:
-        slots = [guest.slot for guest in self.guests]
+    @field_validator("guests")
+    @classmethod
+    def _slots_differ(cls, guests: tuple[GuestSpec, ...]) -> tuple[GuestSpec, ...]:
+        slots = [guest.slot for guest in guests]
         if twice := sorted({slot for slot in slots if slots.count(slot) > 1}):
-            msg = f"slot {', '.join(twice)} is used more than once"
+            msg = f"slot {', '.join(twice)} is used more than once; each guest needs its own"
             raise ValueError(msg)
-        return self
+        return guests
 
 
 class Stack(Spec):

@@ -87,7 +87,7 @@ def _pump(channel: Channel, stdin: bytes, out: _Tail, err: _Tail, deadline: Dead
 
 
 def _has_ended(channel: Channel) -> bool:
-    ended = channel.eof_received or channel.closed
+    ended = bool(channel.eof_received or channel.closed)
     return ended and not (channel.recv_ready() or channel.recv_stderr_ready())
 
 

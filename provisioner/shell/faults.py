@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ FAULTS: dict[type[Exception], Fault] = {
     ssh.ChannelException: Fault(
         GuestUnreachableError,
         "refuses a channel ({detail})",
-        "see MaxSessions and AllowTcpForwarding",
+        "see MaxSessions and AllowTcpForwarding there",
     ),
     ssh.IncompatiblePeer: _ODD,
     ssh.MessageOrderError: _ODD,
@@ -85,6 +84,6 @@ def translate(error: Exception, who: str) -> LabctlError:
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
-        return error.strerror or errno.errorcode[error.errno]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

@@ -63,12 +63,13 @@ class ParamikoShell:
         """
         deadline = Deadline(timeout_s)
         read_private_key(target.key_file)  # a key that cannot be read is not waited for
+        last: LabctlError = GuestUnreachableError(f"guest {target.alias} was not asked")
         while True:
             try:
                 attempt_s = deadline.left_s(ATTEMPT_S)
                 if self.run(target, "true", timeout_s=attempt_s).exit_status == 0:
                     return
-                last: LabctlError = GuestUnreachableError(
+                last = GuestUnreachableError(
                     f"guest {target.alias} runs no command for {target.user} yet"
                 )
             except HostKeyError:

@@ -9,25 +9,22 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator.calls import Call, answers
+from provisioner.simulator.codec import fields_of, moid_of
 from provisioner.simulator.datastores import DELTA_BYTES, add_file, remove_files
-from provisioner.simulator.devices import (
-    Change,
-    Disk,
-    Nic,
-    chain,
-    change_devices,
-    give_mac,
-    of_kind,
-)
+from provisioner.simulator.devices import Change, Disk, Nic, chain, change_devices, give_mac, of_kind
 from provisioner.simulator.machine import VM, Machine, Power
 from provisioner.simulator.power import power_on, require_power
 from provisioner.simulator.reconfigure import all_or_nothing, apply_spec, check_name
 from provisioner.simulator.tasks import TaskRun, task
-from provisioner.simulator.world import DatastoreFile, World, now
+from provisioner.simulator.world import Call, DatastoreFile, World, answers, now
 
 LINKED = "createNewChildDiskBacking"
-FULL = ("moveAllDiskBackingsAndDisallowSharing", "moveAllDiskBackingsAndAllowSharing")
+MOVES = (
+    None,
+    LINKED,
+    "moveAllDiskBackingsAndDisallowSharing",
+    "moveAllDiskBackingsAndAllowSharing",
+)
 SIMULATED = {
     "location": {"pool", "host", "datastore", "diskMoveType", "deviceChange", "folder"},
     "spec": {"location", "template", "config", "powerOn", "snapshot", "memory"},
@@ -37,52 +34,44 @@ VMX_BYTES = 4096
 
 def _refuse_unknown(what: str, spec: Any) -> None:
     """Refuse every part of a spec that would otherwise be silently ignored."""
-    for info in spec._GetPropertyList():  # noqa: SLF001 - pyVmomi's public metadata
+    for info in fields_of(type(spec)):
         if getattr(spec, info.name) and info.name not in SIMULATED[what]:
             raise vmodl.fault.NotSupported(msg=f"{what}.{info.name} is not simulated")
 
 
 def _invalid(name: str, why: str) -> Exception:
-    fault: Exception = vmodl.fault.InvalidArgument(
-        invalidProperty=name, msg=f"A specified parameter was not correct: {name}: {why}"
-    )
+    message = f"A specified parameter was not correct: {name}: {why}"
+    fault: Exception = vmodl.fault.InvalidArgument(invalidProperty=name, msg=message)
     return fault
 
 
-def _placed(world: World, ref: Any, kind: Any, name: str) -> Any:
-    """Return the record a location names; None stays None."""
-    if ref is None:
-        return None
-    record = world.find(ref)
-    if record is None or not isinstance(record.ref, kind):
-        raise _invalid(f"spec.location.{name}", "there is no such object")
-    return record
-
-
-def place(world: World, source: Machine, location: Any) -> tuple[Any, Any, Any]:
+def _place(world: World, source: Machine, location: Any) -> tuple[Any, Any, Any]:
     """Choose the pool, host and datastore of a new VM, as records.
 
     Raises:
         vmodl.fault.InvalidArgument: one of them is unknown, the pool of a template's clone is
             missing, or they do not belong together.
     """
-    pool = _placed(world, location.pool, vim.ResourcePool, "pool")
-    host = _placed(world, location.host, vim.HostSystem, "host")
-    datastore = _placed(world, location.datastore, vim.Datastore, "datastore")
-    pool = pool or world.find(source.props["resourcePool"])
+    found = {}
+    kinds = (("pool", vim.ResourcePool), ("host", vim.HostSystem), ("datastore", vim.Datastore))
+    for name, kind in kinds:
+        ref = getattr(location, name)
+        found[name] = world.find(ref) if isinstance(ref, kind) else None
+        if ref is not None and found[name] is None:
+            raise _invalid(f"spec.location.{name}", "there is no such object")
+    pool = found["pool"] or world.find(source.props["resourcePool"])
     if pool is None:
         raise _invalid("spec.location.pool", "a clone of a template needs one")
-    cluster = world.get(pool.props["owner"])
-    if host is not None and host.ref not in cluster.props["host"]:
-        raise _invalid("spec.location.host", "the host is not in the pool's cluster")
+    hosts = world.get(pool.props["owner"]).props["host"]
     running = [vm.props["runtime"].host for vm in world.of_type(VM)]
-    chosen = host or world.get(min(cluster.props["host"], key=running.count))
-    if datastore is None:
-        disks = of_kind(source.config, Disk)
-        datastore = world.get(disks[0].backing.datastore)
-    if datastore.ref not in chosen.props["datastore"]:
+    host = found["host"] or world.get(min(hosts, key=running.count))
+    if host.ref not in hosts:
+        raise _invalid("spec.location.host", "the host is not in the pool's cluster")
+    disks = of_kind(source.config, Disk)
+    datastore = found["datastore"] or world.get(disks[0].backing.datastore)
+    if datastore.ref not in host.props["datastore"]:
         raise _invalid("spec.location.datastore", "the host cannot reach the datastore")
-    return pool, chosen, datastore
+    return pool, host, datastore
 
 
 def _snapshot_of(world: World, source: Machine, spec: Any) -> Any:
@@ -91,13 +80,10 @@ def _snapshot_of(world: World, source: Machine, spec: Any) -> Any:
     if spec.snapshot is not None and (snapshot is None or snapshot.vm is not source):
         raise _invalid("spec.snapshot", "it is no snapshot of the source")
     move = spec.location.diskMoveType
-    if move == LINKED:
-        if source.config.template:
-            raise vmodl.fault.NotSupported(msg="a template has no linked clones")
-        if snapshot is None:
-            raise _invalid("spec.snapshot", "a linked clone needs a snapshot")
-    elif move is not None and move not in FULL:
-        raise vmodl.fault.NotSupported(msg=f"diskMoveType {move} is not simulated")
+    if move not in MOVES or (move == LINKED and source.config.template):
+        raise vmodl.fault.NotSupported(msg=f"diskMoveType {move} is not possible here")
+    if move == LINKED and snapshot is None:
+        raise _invalid("spec.snapshot", "a linked clone needs a snapshot")
     return snapshot
 
 
@@ -105,23 +91,21 @@ def _new_folder(world: World, datastore: Any, name: str) -> str:
     """Return the datastore folder of a new VM: its name, with a number when that is taken."""
     tries = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
     paths = (f"[{datastore.props['name']}] {one}" for one in tries)
-    return next(
-        path for path in paths if not any(one.startswith(f"{path}/") for one in world.files)
-    )
+    taken = {file.rpartition("/")[0] for file in world.files}
+    return next(path for path in paths if path not in taken)
 
 
 def _clone_disks(change: Change, datastore: Any, *, linked: bool) -> None:
     """Give every disk of the new VM a file of its own, a child of the source's when linked."""
     world, base = change.world, change.folder.partition("] ")[2]
     for number, disk in enumerate(of_kind(change.config, Disk)):
-        source = disk.backing
-        suffix = f"_{number}" if number else ""
-        sizes = [world.files[one.fileName].size_bytes for one in chain(source)]
-        file = DatastoreFile(DELTA_BYTES if linked else sum(sizes), disk.capacityInKB, change.owner)
-        path = add_file(world, f"{change.folder}/{base}{suffix}.vmdk", file)
+        source, suffix = disk.backing, f"_{number}" if number else ""
+        used = sum(world.files[one.fileName].size_bytes for one in chain(source))
+        file = DatastoreFile(DELTA_BYTES if linked else used, disk.capacityInKB, change.owner)
         disk.backing = copy.copy(source)
-        disk.backing.fileName, disk.backing.uuid = path, file.uuid
-        disk.backing.datastore, disk.backing.parent = datastore.ref, source if linked else None
+        disk.backing.fileName = add_file(world, f"{change.folder}/{base}{suffix}.vmdk", file)
+        disk.backing.uuid, disk.backing.datastore = file.uuid, datastore.ref
+        disk.backing.parent = source if linked else None
         disk.diskObjectId = f"{change.owner.removeprefix('vm-')}-{disk.key}"
 
 
@@ -135,48 +119,30 @@ def _build(run: TaskRun, moid: str) -> tuple[Machine, str]:
         raise _invalid("folder", "it holds no virtual machines")
     name = check_name(world, folder.ref, run.args.name)
     snapshot = _snapshot_of(world, source, spec)
-    pool, host, datastore = place(world, source, spec.location)
+    pool, host, datastore = _place(world, source, spec.location)
     config = copy.deepcopy(snapshot.props["config"] if snapshot else source.config)
-    change = Change(world, config, moid, _new_folder(world, datastore, name))
-    config.name, config.template = name, bool(spec.template)
+    config.name, config.template, config.createDate = name, bool(spec.template), now()
     config.uuid, config.instanceUuid = str(uuid.uuid4()), str(uuid.uuid4())
-    config.createDate = config.modified = now()
-    config.files.vmPathName = add_file(
-        world,
-        f"{change.folder}/{change.folder.partition('] ')[2]}.vmx",
-        DatastoreFile(VMX_BYTES, owner=moid),
-    )
+    change = Change(world, config, moid, _new_folder(world, datastore, name))
+    vmx = f"{change.folder}/{change.folder.partition('] ')[2]}.vmx"
+    config.files.vmPathName = add_file(world, vmx, DatastoreFile(VMX_BYTES, owner=moid))
     _clone_disks(change, datastore, linked=spec.location.diskMoveType == LINKED)
     for nic in of_kind(config, Nic):
         give_mac(world, nic)
     change_devices(change, spec.location.deviceChange)
-    if spec.config is not None:
-        apply_spec(change, spec.config)
-    vm = Machine(
-        moid,
-        config,
-        "",
-        host=host.ref,
-        parent=folder.ref,
-        resourcePool=None if spec.template else pool.ref,
-    )
-    return vm, snapshot.disk if snapshot else source.disk
-
-
-def register(world: World, vm: Machine) -> None:
-    """Put a VM into the inventory. Call it under the lock."""
-    world.add(vm)
-    places = (vm.props["parent"], vm.props["resourcePool"], vm.props["runtime"].host)
-    world.touch(*(world.get(one) for one in places if one is not None))
+    apply_spec(change, spec.config or vim.vm.ConfigSpec())
+    resource_pool = None if spec.template else pool.ref
+    places = {"host": host.ref, "parent": folder.ref, "resourcePool": resource_pool}
+    return Machine(moid, config, "", **places), snapshot.disk if snapshot else source.disk
 
 
 @task(VM, "CloneVM_Task", cancelable=True, exclusive=False)
-def clone(run: TaskRun) -> Any:
+def _clone(run: TaskRun) -> Any:
     """Clone a VM; a canceled or failed clone leaves nothing behind."""
     world, source, moid = run.world, run.target, run.world.new_id("vm")
-    with world.changed, all_or_nothing(world):
+    with all_or_nothing(world):
         vm, source_disk = _build(run, moid)
-        reserved = (vm.props["parent"]._GetMoId(), vm.config.name)  # noqa: SLF001 - pyVmomi's public accessor
+        reserved = (moid_of(vm.props["parent"]), vm.config.name)
         world.reserved_names.add(reserved)
     run.update(progress=10)
     try:
@@ -185,7 +151,8 @@ def clone(run: TaskRun) -> Any:
         run.update(progress=90)
         with vm.busy:
             with world.changed:
-                register(world, vm)
+                world.add(vm)
+                world.touch(*vm.places(world), *world.of_type(vim.Network))
                 argument = vim.event.VmEventArgument(name=source.config.name, vm=source.ref)
                 message = f"Cloned {source.config.name} to {vm.config.name}"
                 world.log_event(vim.event.VmClonedEvent, vm, message, sourceVm=argument)
@@ -199,26 +166,21 @@ def clone(run: TaskRun) -> Any:
                 remove_files(world, owned)
         raise
     finally:
-        with world.changed:
-            world.reserved_names.discard(reserved)
+        world.reserved_names.discard(reserved)
     return vm.ref
 
 
 @answers(VM, "MarkAsTemplate")
 def _mark_as_template(call: Call) -> None:
-    """Make a VM a template: it has no pool and does not power on."""
-    vm: Machine = call.record
-    require_power(vm, Power.poweredOff)
-    vm.config.template, vm.props["resourcePool"] = True, None
-    call.world.touch(vm)
+    require_power(call.record, Power.poweredOff)
+    call.record.config.template, call.record.props["resourcePool"] = True, None
+    call.world.touch(call.record)
 
 
 @answers(VM, "MarkAsVirtualMachine")
 def _mark_as_virtual_machine(call: Call) -> None:
-    """Make a template a VM again."""
-    vm: Machine = call.record
-    location = vim.vm.RelocateSpec(pool=call.args.pool, host=call.args.host)
-    pool, host, _ = place(call.world, vm, location)
+    vm, location = call.record, vim.vm.RelocateSpec(pool=call.args.pool, host=call.args.host)
+    pool, host, _ = _place(call.world, vm, location)
     vm.config.template, vm.props["resourcePool"] = False, pool.ref
     vm.props["runtime"].host = host.ref
     call.world.touch(vm)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
 
+from provisioner.simulator.codec import project
 from provisioner.simulator.tasks import TaskRun, task
-from provisioner.simulator.world import DatastoreFile, Record, World, derives
+from provisioner.simulator.world import DERIVED, DatastoreFile, Record, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 GIB = 1024**3
 DELTA_BYTES = 64 * 1024**2
 """What a new child disk takes before its guest writes to it."""
+Browser = vim.host.DatastoreBrowser
 _PATH = re.compile(r"\[([^\]]+)\] ?(.*)")
 
 
@@ -32,26 +34,14 @@ def split_path(path: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def get_datastore(world: World, path: str) -> Record:
-    """Return the datastore that a path names.
-
-    Raises:
-        vim.fault.InvalidDatastorePath: no such datastore.
-    """
+def get_datastore(world: World, path: str) -> Any:
+    """Return the datastore that a path names, or raise InvalidDatastorePath."""
     name, _ = split_path(path)
     for record in world.of_type(vim.Datastore):
         if record.props["name"] == name:
-            return record  # type: ignore[no-any-return] # of_type yields records
-    raise vim.fault.InvalidDatastorePath(
-        datastorePath=path, msg=f"Datastore '{name}' does not exist"
-    )
-
-
-def free_bytes(world: World, datastore: Record) -> int:
-    """Return how much room a datastore has."""
-    prefix = f"[{datastore.props['name']}] "
-    used = sum(one.size_bytes for path, one in world.files.items() if path.startswith(prefix))
-    return int(datastore.props["capacity_bytes"]) - used
+            return record
+    message = f"Datastore '{name}' does not exist"
+    raise vim.fault.InvalidDatastorePath(datastorePath=path, msg=message)
 
 
 def add_file(world: World, path: str, file: DatastoreFile) -> str:
@@ -64,11 +54,10 @@ def add_file(world: World, path: str, file: DatastoreFile) -> str:
     datastore = get_datastore(world, path)
     if path in world.files:
         raise vim.fault.FileAlreadyExists(file=path, msg=f"The file {path} already exists")
-    if file.size_bytes > free_bytes(world, datastore):
+    if file.size_bytes > _summary(world, datastore).freeSpace:
         name = datastore.props["name"]
-        raise vim.fault.NoDiskSpace(
-            file=path, datastore=name, msg=f"Insufficient disk space on datastore '{name}'."
-        )
+        message = f"Insufficient disk space on datastore '{name}'."
+        raise vim.fault.NoDiskSpace(file=path, datastore=name, msg=message)
     world.files[path] = file
     world.touch(datastore)
     return path
@@ -81,15 +70,15 @@ def remove_files(world: World, paths: Iterable[str]) -> None:
             world.touch(get_datastore(world, path))
 
 
-@derives(vim.Datastore, "summary")
 def _summary(world: World, record: Record) -> Any:
-    name = record.props["name"]
+    name, capacity = record.props["name"], world.settings.datastore_gib * GIB
+    sizes = (one.size_bytes for path, one in world.files.items() if split_path(path)[0] == name)
     return vim.Datastore.Summary(
         datastore=record.ref,
         name=name,
         url=f"ds:///vmfs/volumes/{name}/",
-        capacity=record.props["capacity_bytes"],
-        freeSpace=free_bytes(world, record),
+        capacity=capacity,
+        freeSpace=capacity - sum(sizes),
         accessible=True,
         multipleHostAccess=True,
         type="VMFS",
@@ -97,54 +86,41 @@ def _summary(world: World, record: Record) -> Any:
     )
 
 
-@derives(vim.Datastore, "info")
-def _info(world: World, record: Record) -> Any:
-    summary = _summary(world, record)
-    return vim.host.VmfsDatastoreInfo(
-        name=summary.name,
-        url=summary.url,
-        freeSpace=summary.freeSpace,
-        maxFileSize=summary.capacity,
-        maxVirtualDiskCapacity=summary.capacity,
-    )
+DERIVED[vim.Datastore, "summary"] = _summary
+DERIVED[vim.Datastore, "info"] = lambda world, record: project(
+    vim.host.VmfsDatastoreInfo, _summary(world, record)
+)
 
 
 def _search(run: TaskRun, *, deep: bool) -> list[Any]:
-    """Return the results of a datastore search, one for each folder that holds a match."""
-    world, spec = run.world, run.args.searchSpec or vim.host.DatastoreBrowser.SearchSpec()
+    """Return the results of a search, one for the folder asked for and each that has a match."""
+    world, path = run.world, run.args.datastorePath.rstrip("/")
+    patterns = (run.args.searchSpec.matchPattern if run.args.searchSpec else None) or ["*"]
     with world.changed:
-        datastore = get_datastore(world, run.args.datastorePath)
-        _, start = split_path(run.args.datastorePath.rstrip("/"))
-        folders: dict[str, list[Any]] = {start: []}
-        for path, file in world.files.items():
-            name, rest = split_path(path)
-            folder, _, base = rest.rpartition("/")
-            inside = folder == start or (deep and (not start or folder.startswith(f"{start}/")))
-            if name != datastore.props["name"] or not inside:
-                continue
-            if any(fnmatch.fnmatchcase(base, one) for one in spec.matchPattern or ["*"]):
-                kind = "VmDiskInfo" if base.endswith(".vmdk") else "FileInfo"
-                info = getattr(vim.host.DatastoreBrowser, kind)(path=base, fileSize=file.size_bytes)
-                folders.setdefault(folder, []).append(info)
-    known = {split_path(path)[1].rpartition("/")[0] for path in world.files} | {""}
-    if start not in known:
-        raise vim.fault.FileNotFound(file=run.args.datastorePath, msg=f"File {start} was not found")
-    prefix = f"[{datastore.props['name']}]"
+        datastore, (store, start) = get_datastore(world, path), split_path(path)
+        split = [(*split_path(name), file.size_bytes) for name, file in world.files.items()]
+    found = [(*rest.rpartition("/")[::2], size) for name, rest, size in split if name == store]
+    if start and not any(f"{folder}/".startswith(f"{start}/") for folder, _, _ in found):
+        raise vim.fault.FileNotFound(file=path, msg=f"File {path} was not found")
+    folders: dict[str, list[Any]] = {start: []}
+    for folder, base, size in found:
+        inside = folder == start or (deep and (not start or folder.startswith(f"{start}/")))
+        if inside and any(fnmatch.fnmatchcase(base, one) for one in patterns):
+            kind = Browser.VmDiskInfo if base.endswith(".vmdk") else Browser.FileInfo
+            folders.setdefault(folder, []).append(kind(path=base, fileSize=size))
     return [
-        vim.host.DatastoreBrowser.SearchResults(
-            datastore=datastore.ref, folderPath=f"{prefix} {folder}".strip(), file=files
+        Browser.SearchResults(
+            datastore=datastore.ref, folderPath=f"[{store}] {folder}".strip(), file=files
         )
         for folder, files in folders.items()
     ]
 
 
-@task(vim.host.DatastoreBrowser, "SearchDatastore_Task", exclusive=False)
-def search_datastore(run: TaskRun) -> Any:
-    """List the files of one folder."""
+@task(Browser, "SearchDatastore_Task", exclusive=False)
+def _search_datastore(run: TaskRun) -> Any:
     return _search(run, deep=False)[0]
 
 
-@task(vim.host.DatastoreBrowser, "SearchDatastoreSubFolders_Task", exclusive=False)
-def search_datastore_sub_folders(run: TaskRun) -> Any:
-    """List the files of a folder and of those below it."""
-    return vim.host.DatastoreBrowser.SearchResults.Array(_search(run, deep=True))
+@task(Browser, "SearchDatastoreSubFolders_Task", exclusive=False)
+def _search_datastore_sub_folders(run: TaskRun) -> Any:
+    return Browser.SearchResults.Array(_search(run, deep=True))

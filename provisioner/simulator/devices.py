@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator.codec import complete
+from provisioner.simulator.codec import complete, fields_of, moid_of
 from provisioner.simulator.datastores import (
     DELTA_BYTES,
     add_file,
@@ -28,7 +28,6 @@ Disk = Device.VirtualDisk
 Nic = Device.VirtualEthernetCard
 Controller = Device.VirtualController
 Flat = Disk.FlatVer2BackingInfo
-
 KINDS: tuple[tuple[Any, int, str], ...] = (
     (Controller, 1000, "SCSI controller"),
     (Disk, 2000, "Hard disk"),
@@ -42,7 +41,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 @dataclass
 class Change:
-    """A configuration that is being edited: whose it is, and where its new files go."""
+    """A configuration that is being edited, whose it is, and where its new files go."""
 
     world: World
     config: Any
@@ -50,7 +49,7 @@ class Change:
     folder: str
     """``[datastore] folder`` of the VM."""
     powered_on: bool = False
-    new_keys: dict[int, int] = field(default_factory=dict)
+    new_keys: dict[int | None, int] = field(default_factory=dict)
     """Keys that the client made up for devices it adds, and what they became."""
 
 
@@ -68,20 +67,9 @@ def chain(backing: Any) -> Iterator[Any]:
 
 def own_files(world: World, disk: Any, owner: str) -> list[str]:
     """Return what goes when a disk is destroyed: its top file, and those of its owner below."""
-    names = [backing.fileName for backing in chain(disk.backing)]
-    known = [(name, world.files[name].owner) for name in names if name in world.files]
-    below = itertools.takewhile(lambda item: item[1] == owner, known[1:])
-    return [name for name, _ in itertools.chain(known[:1], below)]
-
-
-def find_network(world: World, backing: Any) -> Any | None:
-    """Return the portgroup that a NIC's backing means, None when there is no such one."""
-    if not isinstance(backing, Nic.NetworkBackingInfo):
-        return None
-    if backing.network is not None:
-        return world.find(backing.network)
-    named = (one for one in world.of_type(vim.Network) if one.props["name"] == backing.deviceName)
-    return next(named, None)
+    names = [one.fileName for one in chain(disk.backing) if one.fileName in world.files]
+    below = itertools.takewhile(lambda name: world.files[name].owner == owner, names[1:])
+    return [*names[:1], *below]
 
 
 def give_mac(world: World, nic: Any) -> None:
@@ -97,14 +85,12 @@ def give_mac(world: World, nic: Any) -> None:
         return
     vms = world.of_type(vim.VirtualMachine)
     used = {one.macAddress for vm in vms for one in of_kind(vm.config, Nic)}
-    macs = (
-        f"00:50:56:{0x80 + (n >> 16) % 0x40:02x}:{n >> 8 & 0xFF:02x}:{n & 0xFF:02x}"
-        for n in world.macs
-    )
+    numbers = (0x005056800000 + number % 0x400000 for number in world.macs)
+    macs = (":".join(f"{number:012x}"[at : at + 2] for at in range(0, 12, 2)) for number in numbers)
     nic.addressType, nic.macAddress = "assigned", next(mac for mac in macs if mac not in used)
 
 
-def refusal(kind: Any, index: int, what: str, message: str) -> Any:
+def _refusal(kind: Any, index: int, what: str, message: str) -> Any:
     """Build the fault for one device spec that cannot be done."""
     prop = f"virtualDeviceSpec.device.{what}"
     return kind(deviceIndex=index, property=prop, msg=f"deviceChange[{index}]: {message}")
@@ -113,31 +99,28 @@ def refusal(kind: Any, index: int, what: str, message: str) -> Any:
 def _prepare_nic(change: Change, index: int, nic: Any) -> None:
     """Resolve a NIC's portgroup and fill in what vCenter fills in."""
     if change.powered_on:
-        raise vim.fault.InvalidPowerState(
-            requestedState="poweredOff",
-            existingState="poweredOn",
-            msg="this simulator changes NICs of powered off VMs only",
-        )
-    network = find_network(change.world, nic.backing)
+        message = "this simulator changes NICs of powered off VMs only"
+        raise vim.fault.InvalidPowerState(existingState="poweredOn", msg=message)
+    backing, known = nic.backing, {}
+    for network in change.world.of_type(vim.Network):
+        known[network.props["name"]] = known[network.moid] = network
+    if not isinstance(backing, Nic.NetworkBackingInfo):
+        raise _refusal(vim.fault.InvalidDeviceBacking, index, "backing", "only portgroups")
+    network = known.get(backing.deviceName or (backing.network and moid_of(backing.network)))
     if network is None:
-        raise refusal(vim.fault.InvalidDeviceBacking, index, "backing", "no such network")
-    nic.backing.deviceName, nic.backing.network = network.props["name"], network.ref
-    if nic.connectable is None:
-        nic.connectable = Device.VirtualDevice.ConnectInfo(
-            startConnected=True, allowGuestControl=True
-        )
+        raise _refusal(vim.fault.InvalidDeviceBacking, index, "backing", "no such network")
+    backing.deviceName, backing.network = network.props["name"], network.ref
+    link = Device.VirtualDevice.ConnectInfo(startConnected=True, allowGuestControl=True)
+    nic.connectable = nic.connectable or link
 
 
-def _new_disk_path(change: Change, disk: Any) -> str:
+def _new_disk_path(change: Change, asked: str) -> str:
     """Return the path of a new disk's file: the one asked for, or the next of the VM's own."""
-    asked = disk.backing.fileName or change.folder
     if asked.endswith(".vmdk"):
-        return str(asked)
-    store, _ = split_path(asked)
-    _, folder = split_path(change.folder)
-    names = itertools.chain([folder], (f"{folder}_{n}" for n in itertools.count(1)))
-    paths = (f"[{store}] {folder}/{name}.vmdk" for name in names)
-    return next(path for path in paths if path not in change.world.files)
+        return asked
+    store, folder = split_path(asked or change.folder)[0], split_path(change.folder)[1]
+    numbered = (f"[{store}] {folder}/{folder}_{number}.vmdk" for number in itertools.count(1))
+    return next(path for path in numbered if path not in change.world.files)
 
 
 def _capacity_kib(disk: Any) -> int:
@@ -148,92 +131,85 @@ def _add_disk(change: Change, index: int, spec: Any, disk: Any) -> None:
     """Create a disk's file or attach the one that is there."""
     world, backing = change.world, disk.backing
     if not isinstance(backing, Flat):
-        raise refusal(vim.fault.InvalidDeviceBacking, index, "backing", "only flat disks")
+        raise _refusal(vim.fault.InvalidDeviceBacking, index, "backing", "only flat disks")
     if spec.fileOperation == "create":
         capacity_kib = _capacity_kib(disk)
         if capacity_kib <= 0:
-            raise refusal(vim.fault.InvalidDeviceSpec, index, "capacityInKB", "no capacity")
-        size = DELTA_BYTES if backing.thinProvisioned else capacity_kib * 1024
-        file = DatastoreFile(min(size, capacity_kib * 1024), capacity_kib, change.owner)
-        backing.fileName = add_file(world, _new_disk_path(change, disk), file)
+            raise _refusal(vim.fault.InvalidDeviceSpec, index, "capacityInKB", "no capacity")
+        size = min(DELTA_BYTES, capacity_kib * 1024) if backing.thinProvisioned else None
+        file = DatastoreFile(size or capacity_kib * 1024, capacity_kib, change.owner)
+        backing.fileName = add_file(world, _new_disk_path(change, backing.fileName), file)
     backing.datastore = get_datastore(world, backing.fileName).ref
-    found = world.files.get(backing.fileName)
-    if found is None:
+    if (found := world.files.get(backing.fileName)) is None:
         raise vim.fault.FileNotFound(file=backing.fileName, msg=f"no file {backing.fileName}")
     backing.uuid, backing.diskMode = found.uuid, backing.diskMode or "persistent"
     disk.capacityInKB, disk.capacityInBytes = found.capacity_kib, found.capacity_kib * 1024
 
 
-def _place(change: Change, index: int, device: Any) -> None:
-    """Give a new device its key, its place on a controller and its label."""
-    devices = change.config.hardware.device
+def _plug_in(change: Change, index: int, disk: Any) -> None:
+    """Give a new disk its place on a controller."""
+    config = change.config
+    controller = change.new_keys.get(disk.controllerKey, disk.controllerKey)
+    if controller is None:
+        scsi = of_kind(config, Device.VirtualSCSIController)
+        controller = scsi[0].key if scsi else None
+    if controller not in [one.key for one in of_kind(config, Controller)]:
+        raise _refusal(vim.fault.MissingController, index, "controllerKey", "no controller")
+    taken = {one.unitNumber for one in of_kind(config, Disk) if one.controllerKey == controller}
+    taken.add(SCSI_OWN_UNIT)
+    if disk.unitNumber is None or disk.unitNumber < 0:
+        disk.unitNumber = next(unit for unit in itertools.count() if unit not in taken)
+    elif disk.unitNumber in taken:
+        raise _refusal(vim.fault.InvalidDeviceSpec, index, "unitNumber", "unit is taken")
+    disk.controllerKey = controller
+
+
+def _add(change: Change, index: int, spec: Any) -> None:
+    device, devices = copy.deepcopy(spec.device), change.config.hardware.device
     kind, first, label = next(row for row in KINDS if isinstance(device, row[0]))
     used = {one.key for one in devices}
     key = next(number for number in itertools.count(first) if number not in used)
     change.new_keys[device.key], device.key = key, key
-    device.deviceInfo = device.deviceInfo or vim.Description()
-    device.deviceInfo.label = f"{label} {len(of_kind(change.config, kind)) + 1}"
-    if isinstance(device, Disk):
-        wanted = change.new_keys.get(device.controllerKey, device.controllerKey)
-        controllers = [one.key for one in of_kind(change.config, Controller)]
-        scsi = [one.key for one in of_kind(change.config, Device.VirtualSCSIController)]
-        device.controllerKey = wanted if wanted is not None else next(iter(scsi), None)
-        if device.controllerKey not in controllers:
-            raise refusal(vim.fault.MissingController, index, "controllerKey", "no controller")
-        taken = {one.unitNumber for one in devices if one.controllerKey == device.controllerKey}
-        units = (n for n in itertools.count() if n != SCSI_OWN_UNIT and n not in taken)
-        if device.unitNumber is None or device.unitNumber < 0:
-            device.unitNumber = next(units)
-        elif device.unitNumber in taken | {SCSI_OWN_UNIT}:
-            raise refusal(vim.fault.InvalidDeviceSpec, index, "unitNumber", "unit is taken")
-
-
-def _add(change: Change, index: int, spec: Any) -> None:
-    device = copy.deepcopy(spec.device)
+    device.deviceInfo = vim.Description(label=f"{label} {len(of_kind(change.config, kind)) + 1}")
     if isinstance(device, Nic):
         _prepare_nic(change, index, device)
         give_mac(change.world, device)
-    _place(change, index, device)
     if isinstance(device, Disk):
+        _plug_in(change, index, device)
         _add_disk(change, index, spec, device)
         device.diskObjectId = f"{change.owner.removeprefix('vm-')}-{device.key}"
-    change.config.hardware.device.append(complete(device))
+    devices.append(complete(device))
 
 
 def _get_device(change: Change, index: int, spec: Any) -> Any:
     for device in change.config.hardware.device:
         if device.key == spec.device.key:
             return device
-    raise refusal(vim.fault.DeviceNotFound, index, "key", f"no device {spec.device.key}")
+    raise _refusal(vim.fault.DeviceNotFound, index, "key", f"no device {spec.device.key}")
 
 
-def _grow_disk(change: Change, index: int, disk: Any, wanted_kib: int) -> None:
+def _grow(change: Change, index: int, disk: Any, wanted_kib: int) -> None:
     """Make a disk larger; vSphere never makes one smaller, nor one that has a parent larger."""
     if wanted_kib < disk.capacityInKB or (disk.backing.parent and wanted_kib > disk.capacityInKB):
         message = "a disk cannot shrink, nor grow while it has a parent"
-        fault = refusal(vim.fault.InvalidDeviceOperation, index, "capacityInKB", message)
-        fault.badOp = "edit"
-        raise fault
-    file = change.world.files[disk.backing.fileName]
+        raise _refusal(vim.fault.InvalidDeviceOperation, index, "capacityInKB", message)
     disk.capacityInKB, disk.capacityInBytes = wanted_kib, wanted_kib * 1024
-    file.capacity_kib = wanted_kib
+    change.world.files[disk.backing.fileName].capacity_kib = wanted_kib
 
 
 def _edit(change: Change, index: int, spec: Any) -> None:
     device, wanted = _get_device(change, index, spec), copy.deepcopy(spec.device)
     if isinstance(device, Disk):
-        _grow_disk(change, index, device, _capacity_kib(wanted))
+        _grow(change, index, device, _capacity_kib(wanted))
         return
-    if isinstance(device, Nic):
-        wanted.backing = wanted.backing or device.backing
-        wanted.macAddress = wanted.macAddress or device.macAddress
-        _prepare_nic(change, index, wanted)
-        if (wanted.addressType or "").lower() == "manual":
-            give_mac(change.world, wanted)
-    for info in wanted._GetPropertyList():  # noqa: SLF001 - pyVmomi's public metadata
+    for info in fields_of(type(wanted)):
         value = getattr(wanted, info.name)
         if value is not None and info.name not in ("key", "controllerKey", "unitNumber"):
             setattr(device, info.name, value)
+    if isinstance(device, Nic):
+        _prepare_nic(change, index, device)
+        if (wanted.addressType or "").lower() == "manual":
+            give_mac(change.world, device)
 
 
 def _remove(change: Change, index: int, spec: Any) -> None:
@@ -245,11 +221,10 @@ def _remove(change: Change, index: int, spec: Any) -> None:
         files = own_files(change.world, device, change.owner)
         for name in files:
             change.world.files[name].owner = ""
-        if spec.fileOperation == "destroy":
-            remove_files(change.world, files)
+        remove_files(change.world, files if spec.fileOperation == "destroy" else ())
 
 
-OPERATIONS: dict[str, Callable[[Change, int, Any], None]] = {
+OPERATIONS: dict[Any, Callable[[Change, int, Any], None]] = {
     "add": _add,
     "edit": _edit,
     "remove": _remove,
@@ -264,5 +239,5 @@ def change_devices(change: Change, specs: Iterable[Any]) -> None:
     """
     for index, spec in enumerate(specs):
         if spec.operation not in OPERATIONS:
-            raise refusal(vim.fault.InvalidDeviceSpec, index, "operation", "no operation")
+            raise _refusal(vim.fault.InvalidDeviceSpec, index, "operation", "no operation")
         OPERATIONS[spec.operation](change, index, spec)

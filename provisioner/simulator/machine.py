@@ -1,4 +1,4 @@
-"""A virtual machine: its state, and the properties that vSphere derives from it."""
+"""A virtual machine: its state, what its guest says, and the properties vSphere derives from both."""
 
 from __future__ import annotations
 
@@ -8,41 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
 
+from provisioner.simulator.codec import project
 from provisioner.simulator.datastores import get_datastore
 from provisioner.simulator.devices import Disk, Nic, chain, of_kind
-from provisioner.simulator.guests import GuestHardware, GuestNic, GuestState, NicHardware
-from provisioner.simulator.world import Record, World, derives, now
+from provisioner.simulator.guests import GuestHardware, GuestState, NicHardware
+from provisioner.simulator.world import DERIVED, Record, World, derives, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-Power = vim.VirtualMachine.PowerState
+    from provisioner.simulator.guests import GuestNic
+
 VM = vim.VirtualMachine
+Power = VM.PowerState
 GUESTINFO = "guestinfo."
-MAX_VALUE_CHARS = 64 * 1024
+MAX_VALUE_CHARS, MAX_NAME_CHARS, MAX_NICS, MAX_ADDRESSES = 65536, 255, 64, 64
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Snapshot(Record):
     """One snapshot: the configuration and the runtime's disk as they were."""
 
-    def __init__(
-        self, world: World, vm: Machine, *, name: str, description: str, disk: str
-    ) -> None:
-        self.moid = world.new_id("snapshot")
-        super().__init__(vim.vm.Snapshot(self.moid), vm=vm.ref)
+    def __init__(self, world: World, vm: Machine, name: str, description: str, disk: str) -> None:
+        super().__init__(vim.vm.Snapshot(world.new_id("snapshot")), vm=vm.ref)
         self.vm, self.parent, self.disk = vm, vm.current, disk
         self.children: list[Snapshot] = []
-        self.tree = vim.vm.SnapshotTree(
-            snapshot=self.ref,
-            vm=vm.ref,
-            name=name,
-            description=description,
-            id=int(self.moid.rpartition("-")[2]),
-            createTime=now(),
-            state=Power.poweredOff,
-            quiesced=False,
-        )
+        self.node = {"name": name, "description": description, "createTime": now()}
 
     def family(self) -> Iterator[Snapshot]:
         """Yield the snapshot and everything below it."""
@@ -50,21 +42,29 @@ class Snapshot(Record):
         for child in self.children:
             yield from child.family()
 
+    def tree(self) -> Any:
+        """Return what VirtualMachine.snapshot shows of it: always powered off, for it has no memory."""
+        return vim.vm.SnapshotTree(
+            snapshot=self.ref,
+            vm=self.vm.ref,
+            id=int(self.moid.rpartition("-")[2]),
+            state=Power.poweredOff,
+            childSnapshotList=[child.tree() for child in self.children],
+            **self.node,
+        )
+
 
 class Machine(Record):
-    """One VM. ``disk`` is the runtime's disk id; a moId serves as the runtime's vm_id."""
+    """One VM. ``disk`` is the runtime's disk id; the moId serves as the runtime's vm_id."""
 
-    def __init__(self, moid: str, config: Any, disk: str, **props: Any) -> None:
-        host = props.pop("host")
+    def __init__(self, moid: str, config: Any, disk: str, host: Any, **props: Any) -> None:
         runtime = vim.vm.RuntimeInfo(
             host=host,
             connectionState=VM.ConnectionState.connected,
             powerState=Power.poweredOff,
             faultToleranceState=VM.FaultToleranceState.notConfigured,
-            consolidationNeeded=False,
         )
         super().__init__(VM(moid), config=config, runtime=runtime, **props)
-        self.moid = moid
         self.disk = disk
         self.guest: GuestState | None = None
         self.tools: MachineTools | None = None
@@ -85,13 +85,23 @@ class Machine(Record):
         return self.props["runtime"].powerState
 
     @property
-    def folder(self) -> str:
-        """``[datastore] folder`` of the VM's files."""
-        return str(self.config.files.vmPathName.rpartition("/")[0])
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots of the VM, parents first."""
+        return [one for root in self.roots for one in root.family()]
+
+    def places(self, world: World) -> list[Any]:
+        """Return the folder, pool and host that show the VM."""
+        refs = (self.props["parent"], self.props["resourcePool"], self.props["runtime"].host)
+        return [world.find(ref) for ref in refs]
+
+    def option(self, key: str) -> str | None:
+        """Return a value of the VM's extraConfig, None when it is not set."""
+        return {item.key: item.value for item in self.config.extraConfig}.get(key)
 
     def hardware(self) -> GuestHardware:
         """Return what the guest is powered on with."""
-        config = self.config
+        config, options = self.config, self.config.extraConfig
+        nics = [(n.macAddress, n.backing.deviceName, n.connectable) for n in of_kind(config, Nic)]
         return GuestHardware(
             vm_id=self.moid,
             name=config.name,
@@ -100,61 +110,16 @@ class Machine(Record):
             cpus=config.hardware.numCPU,
             memory_mib=config.hardware.memoryMB,
             disk=self.disk,
-            nics=tuple(
-                NicHardware(nic.macAddress, nic.backing.deviceName, nic.connectable.startConnected)
-                for nic in of_kind(config, Nic)
-            ),
-            guestinfo={
-                item.key: item.value
-                for item in config.extraConfig
-                if item.key.startswith(GUESTINFO)
-            },
+            nics=tuple(NicHardware(mac, name, it.startConnected) for mac, name, it in nics),
+            guestinfo={item.key: item.value for item in options if item.key.startswith(GUESTINFO)},
         )
 
 
-def set_options(config: Any, options: dict[str, str | None]) -> None:
+def set_options(config: Any, options: Mapping[str, str | None]) -> None:
     """Merge extraConfig values; an empty one or None deletes its key, as in vSphere."""
-    merged = {item.key: item.value for item in config.extraConfig} | options
-    config.extraConfig = [
-        vim.option.OptionValue(key=key, value=value) for key, value in merged.items() if value
-    ]
-
-
-class MachineTools:
-    """The ToolsCallbacks of one powered on VM. What a guest says is untrusted input."""
-
-    def __init__(self, world: World, vm: Machine) -> None:
-        self._world = world
-        self._vm = vm
-
-    def info_get(self, key: str) -> str | None:
-        """Return a guestinfo value, None when it is not set or no guestinfo."""
-        with self._world.changed:
-            options = {item.key: item.value for item in self._vm.config.extraConfig}
-            return options.get(key) if key.startswith(GUESTINFO) else None
-
-    def info_set(self, key: str, value: str) -> None:
-        """Set a guestinfo value; anything else, and what no XML can carry, is left out."""
-        with self._world.changed:
-            if self._vm.tools is not self or not key.startswith(GUESTINFO) or _NOT_XML.search(key):
-                return
-            self._vm.told.setdefault(key, self.info_get(key))
-            set_options(self._vm.config, {key: _NOT_XML.sub("?", value)[:MAX_VALUE_CHARS]})
-            self._world.touch(self._vm)
-
-    def guest_state(self, state: GuestState) -> None:
-        """Take a heartbeat; a guest that stopped by itself is a VM that is powered off."""
-        with self._world.changed:
-            if self._vm.tools is not self:
-                return
-            self._vm.guest = state
-            if not state.powered_on and self._vm.power == Power.poweredOn:
-                set_power(self._world, self._vm, Power.poweredOff)
-                name = self._vm.config.name
-                self._world.log_event(
-                    vim.event.VmPoweredOffEvent, self._vm, f"{name} stopped by itself"
-                )
-            self._world.touch(self._vm)
+    merged = {item.key: item.value for item in config.extraConfig} | dict(options)
+    pairs = [(key, value) for key, value in merged.items() if value]
+    config.extraConfig = [vim.option.OptionValue(key=key, value=value) for key, value in pairs]
 
 
 def set_power(world: World, vm: Machine, state: Any) -> None:
@@ -167,74 +132,89 @@ def set_power(world: World, vm: Machine, state: Any) -> None:
         runtime.bootTime = vm.guest = vm.tools = None
         set_options(vm.config, vm.told)
         vm.told = {}
-    for device in vm.config.hardware.device:
-        if device.connectable is not None:
-            device.connectable.connected = (
-                state == Power.poweredOn and device.connectable.startConnected
-            )
+    for link in (one.connectable for one in vm.config.hardware.device if one.connectable):
+        link.connected = state == Power.poweredOn and link.startConnected
     world.touch(vm)
 
 
-def _addresses(nic: GuestNic) -> list[Any]:
-    """Return a NIC's addresses as vSphere types them; what is no address is left out."""
-    found = []
-    for text in nic.addresses[:64]:
-        try:
-            address = ipaddress.ip_interface(text)
-        except ValueError:
-            continue
-        found.append(
-            vim.net.IpConfigInfo.IpAddress(
-                ipAddress=str(address.ip),
-                prefixLength=address.network.prefixlen,
-                state="preferred",
-                origin="manual",
-            )
-        )
-    return found
+class MachineTools:
+    """The ToolsCallbacks of one powered on VM. What a guest says is untrusted input."""
+
+    def __init__(self, world: World, vm: Machine) -> None:
+        self._world, self._vm = world, vm
+
+    def info_get(self, key: str) -> str | None:
+        """Return a guestinfo value, None when it is not set or no guestinfo."""
+        with self._world.changed:
+            return self._vm.option(key) if key.startswith(GUESTINFO) else None
+
+    def info_set(self, key: str, value: str) -> None:
+        """Set a guestinfo value; another key, and what no XML can carry, is left out."""
+        with self._world.changed:
+            if self._vm.tools is self and key.startswith(GUESTINFO) and not _NOT_XML.search(key):
+                self._vm.told.setdefault(key, self._vm.option(key))
+                set_options(self._vm.config, {key: _NOT_XML.sub("?", value)[:MAX_VALUE_CHARS]})
+                self._world.touch(self._vm)
+
+    def guest_state(self, state: GuestState) -> None:
+        """Take a heartbeat; a guest that stopped by itself is a VM that is powered off."""
+        with self._world.changed:
+            vm = self._vm
+            if vm.tools is not self:
+                return
+            vm.guest = state
+            if not state.powered_on and vm.power == Power.poweredOn:
+                set_power(self._world, vm, Power.poweredOff)
+                message = f"{vm.config.name} stopped by itself"
+                self._world.log_event(vim.event.VmPoweredOffEvent, vm, message)
+            self._world.touch(vm)
 
 
-def _nics(vm: Machine, state: GuestState) -> list[Any]:
-    devices = {nic.macAddress: nic for nic in of_kind(vm.config, Nic)}
-    found = []
-    for nic in state.nics[:64]:
-        mac = (nic.mac or "").lower()
-        device = devices.get(mac)
-        addresses = _addresses(nic)
-        found.append(
-            vim.vm.GuestInfo.NicInfo(
-                network=device.backing.deviceName if device else None,
-                macAddress=mac if re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac) else None,
-                connected=True,
-                deviceConfigId=device.key if device else -1,
-                ipAddress=[one.ipAddress for one in addresses],
-                ipConfig=vim.net.IpConfigInfo(ipAddress=addresses) if addresses else None,
-            )
-        )
-    return found
+def _interface(text: str) -> Any:
+    try:
+        return ipaddress.ip_interface(text)
+    except ValueError:
+        return None
+
+
+def _nic_info(devices: dict[str, Any], nic: GuestNic) -> Any:
+    """Return a NIC as vSphere shows it; what is no MAC or address is left out."""
+    mac = (nic.mac or "").lower()
+    device = devices.get(mac)
+    found = [one for one in map(_interface, nic.addresses[:MAX_ADDRESSES]) if one is not None]
+    kind = vim.net.IpConfigInfo.IpAddress
+    addresses = [
+        kind(ipAddress=str(it.ip), prefixLength=it.network.prefixlen, state="preferred")
+        for it in found
+    ]
+    return vim.vm.GuestInfo.NicInfo(
+        network=device.backing.deviceName if device else None,
+        macAddress=mac if _MAC.fullmatch(mac) else None,
+        connected=True,
+        deviceConfigId=device.key if device else -1,
+        ipAddress=[one.ipAddress for one in addresses],
+        ipConfig=vim.net.IpConfigInfo(ipAddress=addresses) if addresses else None,
+    )
 
 
 @derives(VM, "guest")
-def guest_info(_world: World, vm: Machine) -> Any:
+def _guest(_world: World, vm: Machine) -> Any:
     """Return what vSphere shows of the guest; nothing of it survives a power off."""
     is_on = vm.power == Power.poweredOn
     state = (vm.guest if is_on else None) or GuestState(powered_on=is_on, tools_running=False)
-    net = _nics(vm, state)
+    running, devices = state.tools_running, {nic.macAddress: nic for nic in of_kind(vm.config, Nic)}
+    net = [_nic_info(devices, nic) for nic in state.nics[:MAX_NICS]]
     own = [ip for nic in net if nic.deviceConfigId != -1 for ip in nic.ipAddress]
     own.sort(key=lambda ip: (":" in ip, ip.startswith(("169.254.", "fe80:"))))
-    running = state.tools_running
-    hostname = _NOT_XML.sub("?", state.hostname or "")[:255]
     return vim.vm.GuestInfo(
         toolsStatus="toolsOk" if running else "toolsNotRunning",
-        toolsVersionStatus="guestToolsUnmanaged",
         toolsVersionStatus2="guestToolsUnmanaged",
         toolsRunningStatus="guestToolsRunning" if running else "guestToolsNotRunning",
-        toolsVersion="12389",
         guestId=vm.config.guestId,
         guestFamily="linuxGuest" if running else None,
         guestFullName=vm.config.guestFullName,
-        hostName=hostname or None,
-        ipAddress=own[0] if own else None,
+        hostName=_NOT_XML.sub("?", state.hostname or "")[:MAX_NAME_CHARS] or None,
+        ipAddress=next(iter(own), None),
         net=net,
         guestState="running" if running else "notRunning",
         guestOperationsReady=running,
@@ -242,127 +222,85 @@ def guest_info(_world: World, vm: Machine) -> Any:
     )
 
 
-@derives(VM, "guestHeartbeatStatus")
 def _heartbeat(_world: World, vm: Machine) -> Any:
     running = vm.power == Power.poweredOn and vm.guest is not None and vm.guest.tools_running
     return vim.ManagedEntity.Status.green if running else vim.ManagedEntity.Status.gray
 
 
-@derives(VM, "name")
-def _name(_world: World, vm: Machine) -> Any:
-    return vm.config.name
+def _files(world: World, vm: Machine) -> list[tuple[str, int]]:
+    """Return the VM's own files and the disks attached to it, with their sizes."""
+    attached = {disk.backing.fileName for disk in of_kind(vm.config, Disk)}
+    files = world.files.items()
+    return [(p, one.size_bytes) for p, one in files if one.owner == vm.moid or p in attached]
 
 
 @derives(VM, "summary")
 def _summary(world: World, vm: Machine) -> Any:
-    config, guest = vm.config, guest_info(world, vm)
-    shared = ("name", "template", "uuid", "instanceUuid", "guestId", "guestFullName", "annotation")
-    summary = vim.vm.Summary(vm=vm.ref, runtime=vm.props["runtime"], overallStatus="green")
-    summary.config = vim.vm.Summary.ConfigSummary(
+    config, kind = vm.config, vim.vm.Summary
+    used = sum(size for _, size in _files(world, vm))
+    about = project(
+        kind.ConfigSummary,
+        config,
         vmPathName=config.files.vmPathName,
         memorySizeMB=config.hardware.memoryMB,
         numCpu=config.hardware.numCPU,
         numEthernetCards=len(of_kind(config, Nic)),
         numVirtualDisks=len(of_kind(config, Disk)),
-        **{name: getattr(config, name) for name in shared},
     )
-    fields = vim.vm.Summary.GuestSummary._GetPropertyList(False)  # noqa: SLF001 - pyVmomi's public metadata
-    summary.guest = vim.vm.Summary.GuestSummary(
-        **{info.name: getattr(guest, info.name) for info in fields}
+    return kind(
+        vm=vm.ref,
+        runtime=vm.props["runtime"],
+        overallStatus="green",
+        config=about,
+        guest=project(kind.GuestSummary, _guest(world, vm)),
+        storage=kind.StorageSummary(committed=used, unshared=used, timestamp=now()),
+        quickStats=kind.QuickStats(guestHeartbeatStatus=_heartbeat(world, vm)),
     )
-    committed = sum(file.size_bytes for _, file in _files(world, vm))
-    summary.storage = vim.vm.Summary.StorageSummary(
-        committed=committed, uncommitted=0, unshared=committed, timestamp=now()
-    )
-    summary.quickStats = vim.vm.Summary.QuickStats(guestHeartbeatStatus=_heartbeat(world, vm))
-    return summary
-
-
-def _files(world: World, vm: Machine) -> list[tuple[str, Any]]:
-    """Return the VM's own files and the disks attached to it."""
-    attached = {disk.backing.fileName for disk in of_kind(vm.config, Disk)}
-    return [
-        (path, file)
-        for path, file in world.files.items()
-        if file.owner == vm.moid or path in attached
-    ]
 
 
 @derives(VM, "layoutEx")
 def _layout(world: World, vm: Machine) -> Any:
-    kinds = {".vmx": "config", ".vmdk": "diskDescriptor"}
+    kind = vim.vm.FileLayoutEx
     files = [
-        vim.vm.FileLayoutEx.FileInfo(
-            key=key,
-            name=path,
-            type=kinds.get(path[path.rfind(".") :], "log"),
-            size=file.size_bytes,
-            uniqueSize=file.size_bytes,
-        )
-        for key, (path, file) in enumerate(_files(world, vm))
+        kind.FileInfo(key=key, name=path, type=path.rpartition(".")[2], size=size, uniqueSize=size)
+        for key, (path, size) in enumerate(_files(world, vm))
     ]
     keys = {one.name: one.key for one in files}
-    disks = [
-        vim.vm.FileLayoutEx.DiskLayout(
-            key=disk.key,
-            chain=[
-                vim.vm.FileLayoutEx.DiskUnit(fileKey=[keys[one.fileName]])
-                for one in chain(disk.backing)
-                if one.fileName in keys
-            ],
-        )
-        for disk in of_kind(vm.config, Disk)
-    ]
-    return vim.vm.FileLayoutEx(file=files, disk=disks, timestamp=now())
+    layout = kind(file=files, timestamp=now())
+    for disk in of_kind(vm.config, Disk):
+        units = [keys[one.fileName] for one in chain(disk.backing) if one.fileName in keys]
+        disk_chain = [kind.DiskUnit(fileKey=[unit]) for unit in units]
+        layout.disk.append(kind.DiskLayout(key=disk.key, chain=disk_chain))
+    return layout
 
 
 @derives(VM, "storage")
 def _storage(world: World, vm: Machine) -> Any:
     usage: dict[Any, int] = {}
-    for path, file in _files(world, vm):
+    for path, size in _files(world, vm):
         ref = get_datastore(world, path).ref
-        usage[ref] = usage.get(ref, 0) + file.size_bytes
-    return vim.vm.StorageInfo(
-        perDatastoreUsage=[
-            vim.vm.StorageInfo.UsageOnDatastore(
-                datastore=ref, committed=size, uncommitted=0, unshared=size
-            )
-            for ref, size in usage.items()
-        ],
-        timestamp=now(),
-    )
-
-
-@derives(VM, "datastore")
-def _datastores(world: World, vm: Machine) -> Any:
-    return list(dict.fromkeys(get_datastore(world, path).ref for path, _ in _files(world, vm)))
-
-
-@derives(VM, "network")
-def _networks(_world: World, vm: Machine) -> Any:
-    return list(dict.fromkeys(nic.backing.network for nic in of_kind(vm.config, Nic)))
-
-
-def _tree(snapshot: Snapshot) -> Any:
-    snapshot.tree.childSnapshotList = [_tree(child) for child in snapshot.children]
-    return snapshot.tree
+        usage[ref] = usage.get(ref, 0) + size
+    kind = vim.vm.StorageInfo.UsageOnDatastore
+    found = [kind(datastore=ref, committed=size, unshared=size) for ref, size in usage.items()]
+    return vim.vm.StorageInfo(perDatastoreUsage=found, timestamp=now())
 
 
 @derives(VM, "snapshot")
 def _snapshot(_world: World, vm: Machine) -> Any:
-    if not vm.roots:
-        return None
-    return vim.vm.SnapshotInfo(
-        currentSnapshot=vm.current.ref if vm.current else None,
-        rootSnapshotList=[_tree(root) for root in vm.roots],
-    )
+    trees = [root.tree() for root in vm.roots]
+    current = vm.current.ref if vm.current else None
+    return vim.vm.SnapshotInfo(currentSnapshot=current, rootSnapshotList=trees) if trees else None
 
 
-@derives(VM, "rootSnapshot")
-def _root_snapshots(_world: World, vm: Machine) -> Any:
-    return [root.ref for root in vm.roots]
-
-
-@derives(vim.vm.Snapshot, "childSnapshot")
-def _child_snapshots(_world: World, snapshot: Snapshot) -> Any:
-    return [child.ref for child in snapshot.children]
+DERIVED |= {
+    (VM, "name"): lambda _, vm: vm.config.name,
+    (VM, "guestHeartbeatStatus"): _heartbeat,
+    (VM, "datastore"): lambda world, vm: [
+        one.datastore for one in _storage(world, vm).perDatastoreUsage
+    ],
+    (VM, "network"): lambda _, vm: list(
+        dict.fromkeys(nic.backing.network for nic in of_kind(vm.config, Nic))
+    ),
+    (VM, "rootSnapshot"): lambda _, vm: [root.ref for root in vm.roots],
+    (vim.vm.Snapshot, "childSnapshot"): lambda _, one: [child.ref for child in one.children],
+}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import IsChildVersion
 
-from provisioner.simulator.calls import SESSION
-from provisioner.simulator.codec import NEWEST
+from provisioner.simulator.codec import NEWEST, fields_of
 from provisioner.simulator.paths import check_path, resolve
+from provisioner.simulator.world import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class Reading:
 
 
 def _traversals(selections: Iterable[Any]) -> Iterator[Any]:
-    for selection in selections or ():
+    for selection in selections:
         if isinstance(selection, Query.TraversalSpec):
             yield selection
             yield from _traversals(selection.selectSet)
@@ -51,11 +51,11 @@ def check_spec(world: World, spec: Any) -> None:
     for object_spec in spec.objectSet:
         if SESSION.get() is not None and not spec.reportMissingObjectsInResults:
             world.get(object_spec.obj)
-        named = {item.name for item in _traversals(object_spec.selectSet)}
-        for traversal in (object_spec, *_traversals(object_spec.selectSet)):
-            for selection in traversal.selectSet or ():
-                if not isinstance(selection, Query.TraversalSpec) and selection.name not in named:
-                    raise vmodl.fault.InvalidArgument(invalidProperty="selectSet.name")
+        traversals = list(_traversals(object_spec.selectSet))
+        named = {item.name for item in traversals}
+        for selection in (one for item in (object_spec, *traversals) for one in item.selectSet):
+            if not isinstance(selection, Query.TraversalSpec) and selection.name not in named:
+                raise vmodl.fault.InvalidArgument(invalidProperty="selectSet.name")
 
 
 def _targets(world: World, record: Record, traversal: Any) -> list[Record]:
@@ -64,7 +64,7 @@ def _targets(world: World, record: Record, traversal: Any) -> list[Record]:
         return []
     value = resolve(traversal.path, type(record.ref), lambda name: world.read(record, name))
     refs = value if isinstance(value, list) else [value]
-    return [found for found in (world.find(ref) for ref in refs) if found is not None]
+    return [found for found in map(world.find, refs) if found is not None]
 
 
 def select(world: World, spec: Any) -> list[Record]:
@@ -73,49 +73,40 @@ def select(world: World, spec: Any) -> list[Record]:
     for object_spec in spec.objectSet:
         named = {item.name: item for item in _traversals(object_spec.selectSet) if item.name}
         start = world.find(object_spec.obj)
-        queue = deque([(start, bool(object_spec.skip), object_spec.selectSet)] if start else [])
+        queue = deque([(start, object_spec)] if start else [])
         walked = set()
         while queue:
-            record, skip, selections = queue.popleft()
-            moid = record.ref._GetMoId()  # noqa: SLF001 - pyVmomi's public accessor
-            if not skip:
-                chosen.setdefault(moid, record)
-            for selection in selections or ():
+            record, reached_by = queue.popleft()
+            if not reached_by.skip:
+                chosen.setdefault(record.moid, record)
+            for selection in reached_by.selectSet:
                 is_traversal = isinstance(selection, Query.TraversalSpec)
                 traversal = selection if is_traversal else named[selection.name]
-                if (moid, id(traversal)) not in walked:
-                    walked.add((moid, id(traversal)))
-                    queue.extend(
-                        (target, bool(traversal.skip), traversal.selectSet)
-                        for target in _targets(world, record, traversal)
-                    )
+                if (record.moid, id(traversal)) not in walked:
+                    walked.add((record.moid, id(traversal)))
+                    queue.extend((one, traversal) for one in _targets(world, record, traversal))
     return list(chosen.values())
 
 
-def _wanted(record: Record, prop_specs: Iterable[Any]) -> list[str] | None:
-    """Return the paths wanted of an object: the most derived matching PropertySpec decides."""
+def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Reading | None:
+    """Read what a filter wants of one object: the most derived matching PropertySpec decides.
+
+    Returns:
+        None when the filter wants nothing of that type.
+    """
+    kind = type(record.ref)
     matching = [spec for spec in prop_specs if isinstance(record.ref, spec.type)]
     if not matching:
         return None
     spec = max(matching, key=lambda item: len(item.type.__mro__))
-    if spec.all:
-        known = type(record.ref)._GetPropertyList()  # noqa: SLF001 - pyVmomi's public metadata
-        return [info.name for info in known if IsChildVersion(NEWEST, info.version)]
-    return list(spec.pathSet)
-
-
-def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Reading | None:
-    """Read what a filter wants of one object; None when it wants nothing of that type."""
-    paths = _wanted(record, prop_specs)
-    if paths is None:
-        return None
+    known = [info.name for info in fields_of(kind) if IsChildVersion(NEWEST, info.version)]
     reading = Reading(record.ref)
-    readable = SESSION.get() is not None or isinstance(record.ref, vim.ServiceInstance)
-    for path in paths:
+    readable = SESSION.get() is not None or kind is vim.ServiceInstance
+    for path in known if spec.all else spec.pathSet:
         try:
             if not readable:
                 raise vim.fault.NotAuthenticated(object=record.ref, privilegeId="System.View")
-            value = resolve(path, type(record.ref), lambda name: world.read(record, name))
+            value = resolve(path, kind, lambda name: world.read(record, name))
         except vmodl.MethodFault as fault:
             reading.missing.append(Query.MissingProperty(path=path, fault=fault))
         else:

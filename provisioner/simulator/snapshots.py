@@ -1,7 +1,7 @@
 """Snapshots: made, reverted to and removed, the disk chain of the configuration included.
 
-A snapshot here holds no memory, whatever is asked: its SnapshotTree says poweredOff, and so is the
-VM after a revert.
+A snapshot here holds no memory, whatever is asked: it says poweredOff, and so is the VM after a
+revert.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def _start_deltas(world: World, vm: Machine, config: Any) -> None:
-    """Let every disk go on in a new child file, as vSphere does at a snapshot."""
+def _go_on_from(world: World, vm: Machine, config: Any) -> None:
+    """Let the VM go on from a configuration, every disk in a new child file."""
+    config = copy.deepcopy(config)
     for disk in of_kind(config, Disk):
         below = disk.backing
         stem = re.sub(r"(-\d{6})?\.vmdk$", "", below.fileName)
@@ -34,13 +35,64 @@ def _start_deltas(world: World, vm: Machine, config: Any) -> None:
         file = DatastoreFile(DELTA_BYTES, disk.capacityInKB, vm.moid, below.uuid)
         disk.backing = copy.copy(below)
         disk.backing.fileName, disk.backing.parent = add_file(world, path, file), below
+    vm.props["config"] = config
+    world.touch(vm)
 
 
-def _drop_deltas(world: World, vm: Machine) -> None:
-    """Delete the files that the VM wrote since its last snapshot."""
-    for disk in of_kind(vm.config, Disk):
-        if disk.backing.parent and world.files[disk.backing.fileName].owner == vm.moid:
-            remove_files(world, [disk.backing.fileName])
+def add_snapshot(world: World, vm: Machine, snapshot: Snapshot) -> None:
+    """Put a snapshot into its VM's tree and make it the current one. Call it under the lock."""
+    snapshot.props["config"] = vm.config
+    _go_on_from(world, vm, vm.config)
+    (snapshot.parent.children if snapshot.parent else vm.roots).append(snapshot)
+    vm.current = snapshot
+    world.add(snapshot)
+    world.touch(snapshot.parent)
+
+
+@task(VM, "CreateSnapshot_Task")
+def _create(run: TaskRun) -> Any:
+    world, vm, args = run.world, run.target, run.args
+    with world.changed:
+        if vm.config.template:
+            raise vmodl.fault.NotSupported(msg="a template takes no snapshots")
+        if not args.name:
+            raise vim.fault.InvalidName(name=args.name)
+        snapshot = Snapshot(world, vm, args.name, args.description or "", "")
+    snapshot.disk = world.guests.snapshot(vm.moid, snapshot.moid)
+    with all_or_nothing(world):
+        add_snapshot(world, vm, snapshot)
+    return snapshot.ref
+
+
+def _revert(world: World, vm: Machine, snapshot: Snapshot) -> None:
+    """Bring a VM back to a snapshot; what it wrote since its last one is gone."""
+    world.guests.revert(vm.moid, snapshot.disk)
+    with all_or_nothing(world):
+        set_power(world, vm, Power.poweredOff)
+        name = vm.config.name
+        tops = [disk.backing for disk in of_kind(vm.config, Disk) if disk.backing.parent]
+        own = [top.fileName for top in tops if world.files[top.fileName].owner == vm.moid]
+        remove_files(world, own)
+        _go_on_from(world, vm, snapshot.props["config"])
+        vm.config.name, vm.current = name, snapshot
+
+
+def _remove(world: World, vm: Machine, snapshots: Iterable[Snapshot]) -> None:
+    """Forget snapshots, those below first; what is below a removed one moves up."""
+    for snapshot in snapshots:
+        if snapshot.disk not in world.template_disks:
+            world.guests.remove_snapshot(snapshot.disk)
+        with world.changed:
+            siblings = snapshot.parent.children if snapshot.parent else vm.roots
+            at = siblings.index(snapshot)
+            siblings[at : at + 1] = snapshot.children
+            for child in snapshot.children:
+                child.parent = snapshot.parent
+            vm.current = snapshot.parent if vm.current is snapshot else vm.current
+            world.remove(snapshot)
+            if not vm.roots:
+                _consolidate(world, vm)
+            world.touch(vm, snapshot.parent)
 
 
 def _consolidate(world: World, vm: Machine) -> None:
@@ -54,84 +106,21 @@ def _consolidate(world: World, vm: Machine) -> None:
     remove_files(world, [path for path in owned if path.endswith(".vmdk") and path not in kept])
 
 
-@task(VM, "CreateSnapshot_Task")
-def create(run: TaskRun) -> Any:
-    """Take a snapshot of the disks."""
-    world, vm, args = run.world, run.target, run.args
-    with world.changed:
-        if vm.config.template:
-            raise vmodl.fault.NotSupported(msg="a template takes no snapshots")
-        if not args.name:
-            raise vim.fault.InvalidName(name=args.name)
-        snapshot = Snapshot(world, vm, name=args.name, description=args.description or "", disk="")
-    snapshot.disk = world.guests.snapshot(vm.moid, snapshot.moid)
-    with world.changed, all_or_nothing(world):
-        add(world, vm, snapshot)
-    return snapshot.ref
-
-
-def add(world: World, vm: Machine, snapshot: Snapshot) -> None:
-    """Put a snapshot into its VM's tree and make it the current one. Call it under the lock."""
-    config = copy.deepcopy(vm.config)
-    snapshot.props["config"] = vm.config
-    _start_deltas(world, vm, config)
-    vm.props["config"] = config
-    (snapshot.parent.children if snapshot.parent else vm.roots).append(snapshot)
-    vm.current = snapshot
-    world.add(snapshot)
-    world.touch(vm, *(record for record in (snapshot.parent,) if record))
-
-
-def _revert(run: TaskRun, snapshot: Snapshot) -> None:
-    world, vm = run.world, snapshot.vm
-    world.guests.revert(vm.moid, snapshot.disk)
-    with world.changed, all_or_nothing(world):
-        set_power(world, vm, Power.poweredOff)
-        _drop_deltas(world, vm)
-        config = copy.deepcopy(snapshot.props["config"])
-        config.name = vm.config.name
-        _start_deltas(world, vm, config)
-        vm.props["config"], vm.current = config, snapshot
-        world.touch(vm)
-
-
-def _remove(world: World, vm: Machine, snapshots: Iterable[Snapshot]) -> None:
-    """Forget snapshots; those below them move up."""
-    for snapshot in snapshots:
-        if snapshot.disk not in world.template_disks:
-            world.guests.remove_snapshot(snapshot.disk)
-        with world.changed:
-            siblings = snapshot.parent.children if snapshot.parent else vm.roots
-            at = siblings.index(snapshot)
-            siblings[at : at + 1] = snapshot.children
-            for child in snapshot.children:
-                child.parent = snapshot.parent
-            if vm.current is snapshot:
-                vm.current = snapshot.parent
-            if not vm.roots:
-                _consolidate(world, vm)
-            world.remove(snapshot)
-            world.touch(vm)
-
-
 @task(vim.vm.Snapshot, "RevertToSnapshot_Task")
-def revert(run: TaskRun) -> None:
-    """Bring the VM back to a snapshot; it is powered off then."""
+def _revert_to(run: TaskRun) -> None:
     with run.target.vm.busy:
-        _revert(run, run.target)
+        _revert(run.world, run.target.vm, run.target)
 
 
 @task(VM, "RevertToCurrentSnapshot_Task")
-def revert_to_current(run: TaskRun) -> None:
-    """Bring the VM back to the snapshot it goes on from."""
+def _revert_to_current(run: TaskRun) -> None:
     if run.target.current is None:
         raise vim.fault.NotFound(msg="the VM has no snapshot")
-    _revert(run, run.target.current)
+    _revert(run.world, run.target, run.target.current)
 
 
 @task(vim.vm.Snapshot, "RemoveSnapshot_Task")
-def remove(run: TaskRun) -> None:
-    """Forget a snapshot, and those below it when asked."""
+def _remove_one(run: TaskRun) -> None:
     snapshot: Snapshot = run.target
     with snapshot.vm.busy:
         doomed = list(snapshot.family()) if run.args.removeChildren else [snapshot]
@@ -139,7 +128,5 @@ def remove(run: TaskRun) -> None:
 
 
 @task(VM, "RemoveAllSnapshots_Task")
-def remove_all(run: TaskRun) -> None:
-    """Forget every snapshot of a VM."""
-    doomed = [one for root in run.target.roots for one in root.family()]
-    _remove(run.world, run.target, reversed(doomed))
+def _remove_all(run: TaskRun) -> None:
+    _remove(run.world, run.target, reversed(run.target.snapshots))

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator.calls import Call, answers
 from provisioner.simulator.guests import GuestError
-from provisioner.simulator.world import Record, World, derives, now
+from provisioner.simulator.world import DERIVED, Call, Record, World, answers, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,35 +29,26 @@ class TaskRun(Record):
     """One task: its Task object, and what its body may ask while it works."""
 
     def __init__(self, call: Call, *, cancelable: bool) -> None:
-        world = call.world
+        world, method, ref = call.world, call.method, call.record.ref
+        entity = ref if isinstance(ref, vim.ManagedEntity) else None
         key = world.new_id("task")
-        entity = call.record.ref if isinstance(call.record.ref, vim.ManagedEntity) else None
-        name = call.method.wsdlName
         info = vim.TaskInfo(
             key=key,
             task=vim.Task(key),
-            name=getattr(call.method.type, name),
-            descriptionId=f"{call.method.type.__name__.rsplit('.', 1)[-1]}.{call.method.name}",
+            name=getattr(method.type, method.wsdlName),
+            descriptionId=f"{method.type.__name__.rpartition('.')[2]}.{method.name}",
             entity=entity,
-            entityName=world.entity_name(entity) if entity is not None else None,
+            entityName=world.name_of(entity) if entity else None,
             state=_State.queued,
-            cancelled=False,
             cancelable=cancelable,
             reason=vim.TaskReasonUser(userName=world.settings.username),
             queueTime=now(),
-            eventChainId=0,
         )
         super().__init__(vim.Task(key), info=info)
-        self.world = world
-        self.target = call.record
-        self.args = call.args
-        self.delay_s = world.settings.method_delays_s.get(name, 0.0)
+        self.info = info
+        self.world, self.target, self.args = world, call.record, call.args
+        self.delay_s = world.settings.method_delays_s.get(method.wsdlName, 0.0)
         self.cancelled = threading.Event()
-
-    @property
-    def info(self) -> Any:
-        """The TaskInfo that clients see."""
-        return self.props["info"]
 
     def update(self, **changes: Any) -> None:
         """Change the TaskInfo and tell whoever follows it."""
@@ -87,7 +77,7 @@ class TaskRun(Record):
             self.update(completeTime=now(), cancelable=False, **ending)
 
 
-def as_fault(error: Exception) -> vmodl.MethodFault:
+def as_fault(error: Exception) -> Any:
     """Return the vim fault that stands for an error."""
     if isinstance(error, vmodl.MethodFault):
         return error
@@ -105,12 +95,12 @@ def task(
     def register(body: Callable[[TaskRun], Any]) -> Callable[[TaskRun], Any]:
         @answers(kind, name)
         def start(call: Call) -> Any:
-            run = call.world.add(TaskRun(call, cancelable=cancelable))
-            call.world.tasks.append(run)
-            if len(call.world.tasks) > KEPT_TASKS:
-                call.world.remove(call.world.tasks.popleft())
-            call.world.touch(call.record, call.world.records["TaskManager"])
-            call.world.start_thread(lambda: run.run(body, exclusive=exclusive))
+            world, run = call.world, TaskRun(call, cancelable=cancelable)
+            world.tasks.append(world.add(run))
+            if len(world.tasks) > KEPT_TASKS:
+                world.remove(world.tasks.popleft())
+            run.update()
+            world.start_thread(lambda: run.run(body, exclusive=exclusive))
             return run.ref
 
         return body
@@ -119,10 +109,10 @@ def task(
 
 
 @answers(vim.Task, "CancelTask")
-def cancel_task(call: Call) -> None:
+def _cancel_task(call: Call) -> None:
     """Ask a task to stop; it ends with RequestCanceled and its work is undone."""
     run: TaskRun = call.record
-    if run.info.state not in (_State.queued, _State.running):
+    if run.info.completeTime is not None:
         raise vim.fault.InvalidState(msg="the task is complete")
     if not run.info.cancelable:
         raise vmodl.fault.NotSupported(msg="the task cannot be canceled")
@@ -130,20 +120,15 @@ def cancel_task(call: Call) -> None:
     run.update(cancelled=True)
 
 
-def _recent(world: World) -> list[TaskRun]:
+def _recent(world: World, entity: Any = None) -> list[Any]:
     oldest = now() - RECENT
     return [
-        run
+        run.ref
         for run in world.tasks
+        if entity is None or run.info.entity == entity
         if run.info.completeTime is None or run.info.completeTime > oldest
     ]
 
 
-@derives(vim.TaskManager, "recentTask")
-def _recent_tasks(world: World, _record: Record) -> list[Any]:
-    return [run.ref for run in _recent(world)]
-
-
-@derives(vim.ManagedEntity, "recentTask")
-def _recent_entity_tasks(world: World, record: Record) -> list[Any]:
-    return [run.ref for run in _recent(world) if run.info.entity == record.ref]
+DERIVED[vim.TaskManager, "recentTask"] = lambda world, _: _recent(world)
+DERIVED[vim.ManagedEntity, "recentTask"] = lambda world, record: _recent(world, record.ref)

@@ -1,4 +1,4 @@
-"""The Hypervisor port on pyVmomi: the only place, beside the simulator, that knows vSphere's API."""
+"""The Hypervisor port on pyVmomi, which nothing else but the simulator imports."""
 
 from provisioner.vsphere.hypervisor import VsphereHypervisor
 

@@ -1,8 +1,9 @@
 """One thread that waits for everything: a private PropertyCollector and one ListView.
 
-Callers put what they wait for in a queue and sleep on a future until their deadline. Only the owner
-thread changes the ListView, between two waits. What vCenter pushes is a hint that something changed:
-then, and after every wait in which nothing did, the objects are read again, and that decides.
+Callers put what they wait for in a queue and sleep on a future until their deadline. Only the
+owner thread changes the ListView, between two waits. What vCenter pushes is a hint that something
+changed: then, and after every wait in which nothing did, the objects are read again, and that
+decides.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from pyVmomi import vim, vmodl
 from provisioner.errors import (
     LabctlError,
     StoppedError,
+    TaskFailedError,
     VmGoneError,
     VsphereError,
     VsphereUnavailableError,
 )
 from provisioner.ports import Clock
 from provisioner.vsphere.faults import TROUBLE, translate
-from provisioner.vsphere.properties import Query, build_spec, get_moref
+from provisioner.vsphere.properties import build_spec, get_moref
 from provisioner.vsphere.session import Session
+from provisioner.vsphere.watch import Watch
 
 T = TypeVar("T")
 YOUNG_S = 20.0
@@ -38,6 +41,12 @@ KEEPALIVE_S = 240.0
 RETRY_S = 2.0
 UNREADABLE = (KeyError, AttributeError, TypeError)
 """What pyVmomi raises on a fault in `info.error` whose type it does not know."""
+LOST = (
+    vim.fault.NotAuthenticated,
+    vmodl.fault.ManagedObjectNotFound,
+    vmodl.query.InvalidCollectorVersion,
+)
+"""Faults that say that the watch died with its session: a new one is set up at once."""
 ENDED = (vim.TaskInfo.State.success, vim.TaskInfo.State.error)
 
 
@@ -61,18 +70,6 @@ class _Wait:
                 self.future.set_result(value)
 
 
-@dataclass
-class _Rig:
-    """What the owner keeps at vCenter under one login."""
-
-    serial: int
-    collector: Any
-    view: Any
-    watched: dict[type, set[str]] = field(default_factory=dict)
-    members: dict[str, Any] = field(default_factory=dict)
-    version: str = ""
-
-
 class Waiter:
     """Waits for properties of managed objects, for any number of threads at once."""
 
@@ -81,7 +78,7 @@ class Waiter:
         self._clock = clock
         self._inbox: queue.SimpleQueue[_Wait | None] = queue.SimpleQueue()
         self._pending: list[_Wait] = []
-        self._rig: _Rig | None = None
+        self._watch: Watch | None = None
         self._parked = False
         self._closing = threading.Event()
         self._trouble: LabctlError | None = None
@@ -128,7 +125,11 @@ class Waiter:
         """
         try:
             state = self.wait_for(
-                task, "info.state", lambda state: state if state in ENDED else None, timeout_s, doing
+                task,
+                "info.state",
+                lambda state: state if state in ENDED else None,
+                timeout_s,
+                doing,
             )
         except VmGoneError as error:
             raise VsphereUnavailableError(
@@ -147,11 +148,12 @@ class Waiter:
         if state == vim.TaskInfo.State.success:
             return value
         if isinstance(value, vmodl.MethodFault):
-            raise translate(value, f"{self._session.title}: cannot {doing}", in_task=True)
-        raise translate(
-            vmodl.fault.SystemError(msg=unreadable),
-            f"{self._session.title}: cannot {doing}",
-            in_task=True,
+            raise translate(
+                value, f"{self._session.title}: cannot {doing}", in_task=True
+            ) from value
+        raise TaskFailedError(
+            f"{self._session.title}: cannot {doing}: {unreadable}",
+            hint="the recent tasks in vCenter say more",
         )
 
     def close(self) -> None:
@@ -176,10 +178,10 @@ class Waiter:
 
     def _unpark(self) -> None:
         """End a long wait at vCenter early: the owner then sees what is new."""
-        rig = self._rig
-        if self._parked and rig is not None:
+        watch = self._watch
+        if self._parked and watch is not None:
             with contextlib.suppress(*TROUBLE):
-                rig.collector.CancelWaitForUpdates()
+                watch.cancel()
 
     # -- the owner's thread ---------------------------------------------------------------------
 
@@ -192,10 +194,10 @@ class Waiter:
                     self._trouble = None
             except LabctlError as error:
                 # Not reached: who waits keeps its own deadline, so go on trying.
-                self._trouble, self._rig = error, None
+                self._trouble, self._watch = error, None
                 self._closing.wait(RETRY_S)
             except Exception as error:  # noqa: BLE001 - the thread's edge: who waits must hear of it
-                self._rig = None
+                self._watch = None
                 for wait in self._pending:
                     wait.settle(error=error)
         error = StoppedError(f"{self._session.title}: the session is being closed")
@@ -206,12 +208,75 @@ class Waiter:
         """Take what came in; with nothing to wait for, sleep until something does."""
         self._pending = [wait for wait in self._pending if not wait.future.done()]
         try:
-            first = self._inbox.get(timeout=None if self._pending else KEEPALIVE_S)
-        except queue.Empty:
-            self._session.keep_alive()
-            return
-        self._pending += [first] if first else []
-        with contextlib.suppress(queue.Empty):
+            if not self._pending:
+                self._take(self._inbox.get(timeout=KEEPALIVE_S))
             while True:
-                more = self._inbox.get_nowait()
-                self._pending += [more] if more else []
+                self._take(self._inbox.get_nowait())
+        except queue.Empty:
+            if not self._pending and not self._closing.is_set():
+                self._session.keep_alive()
+
+    def _take(self, wait: _Wait | None) -> None:
+        if wait is not None:
+            self._pending.append(wait)
+
+    def _round(self) -> None:
+        """Wait once at vCenter, then decide about what may have changed."""
+        content, serial = self._session.open()
+        try:
+            with self._session.cannot("wait for changes"):
+                if self._watch is None or self._watch.serial != serial:
+                    self._watch = Watch(content, serial)
+                missing = self._watch.follow((wait.ref, wait.path) for wait in self._pending)
+                touched = missing or self._wait(self._watch)
+        except VsphereError as error:
+            self._watch = None
+            if not isinstance(error.__cause__, LOST):
+                raise
+            if isinstance(error.__cause__, vim.fault.NotAuthenticated):
+                self._session.forget(serial)
+            return
+        self._decide(
+            wait for wait in self._pending if touched is None or get_moref(wait.ref) in touched
+        )
+
+    def _wait(self, watch: Watch) -> set[str] | None:
+        """Wait for a hint; returns the morefs that changed, None when all should be looked at."""
+        youngest_s = self._clock.monotonic_s() - max(wait.since_s for wait in self._pending)
+        long = youngest_s > YOUNG_S
+        self._parked = long
+        try:
+            # What came in before `_parked` was set would otherwise sit out a long wait.
+            return watch.wait(OLD_WAIT_S if long and self._inbox.empty() else YOUNG_WAIT_S)
+        finally:
+            self._parked = False
+
+    def _decide(self, waits: Iterable[_Wait]) -> None:
+        """Read the objects and settle the waits for which that is enough."""
+        doubtful = tuple(waits)
+        if not doubtful:
+            return
+        paths: dict[type, set[str]] = {}
+        for wait in doubtful:
+            paths.setdefault(type(wait.ref), set()).add(wait.path)
+        refs = {get_moref(wait.ref): wait.ref for wait in doubtful}
+        readings = self._session.retrieve("wait for changes", build_spec(refs.values(), paths))
+        values = {reading.moref: reading.values for reading in readings}
+        for wait in doubtful:
+            self._settle(wait, values.get(get_moref(wait.ref)))
+
+    def _settle(self, wait: _Wait, values: Any) -> None:
+        if values is None:
+            moref = get_moref(wait.ref)
+            gone = VmGoneError(
+                f"{self._session.title}: cannot {wait.doing}: {moref} is no longer there"
+            )
+            wait.settle(error=gone)
+            return
+        try:
+            decided = wait.decide(values.get(wait.path))
+        except LabctlError as error:
+            wait.settle(error=error)
+            return
+        if decided is not None:
+            wait.settle(value=decided)

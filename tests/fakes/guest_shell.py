@@ -39,7 +39,9 @@ class FakeGuestShell:
         except HostKeyError:
             raise
         except (GuestUnreachableError, ShellError) as error:
-            raise GuestUnreachableError(f"no login within {timeout_s:.0f} s: {error.what}") from error
+            raise GuestUnreachableError(
+                f"no login within {timeout_s:.0f} s: {error.what}"
+            ) from error
 
     def run(
         self, target: ShellTarget, command: str, *, stdin: str = "", timeout_s: float

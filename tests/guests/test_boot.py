@@ -107,9 +107,9 @@ def test_info_set_reaches_the_vm(guest: Guest) -> None:
 def test_a_sealed_portgroup_reaches_only_the_host(bench: Bench, guest: Guest) -> None:
     sealed = bench.clone(portgroups=("sealed",)).power_on()
     target = guest.run("awk '/^nameserver/ { print $2; exit }' /etc/resolv.conf")
-    probe = f"timeout 4 bash -c '</dev/tcp/{target}/53'"
+    probe = f"timeout 2 bash -c '</dev/tcp/{target}/53'"
     open_, closed = guest.ssh(probe), sealed.ssh(probe)
-    across = sealed.ssh(f"timeout 4 bash -c '</dev/tcp/{guest.address()}/22'")
+    across = sealed.ssh(f"timeout 2 bash -c '</dev/tcp/{guest.address()}/22'")
     bench.runtime.destroy(sealed.hardware.vm_id)
     assert open_.returncode == 0, open_.stderr
     assert closed.returncode != 0
@@ -134,7 +134,7 @@ HOST_HARM = {
     "memory settings": ("sysctl -w vm.swappiness=1", "permission denied"),
     "file settings": ("sysctl -w fs.file-max=99999", "permission denied"),
     "core pattern": ("tee /proc/sys/kernel/core_pattern </dev/null", "read-only file system"),
-    "sysrq": ("tee /proc/sysrq-trigger </dev/null", "read-only file system"),
+    "sysrq": ("tee /proc/sysrq-trigger </dev/null", "read-only file system|no such file"),
     "load a module": (LOAD_MODULE, "not permitted"),
     "read a disk": (
         "sh -c 'mknod /root/disk b {major} {minor} && dd if=/root/disk count=1 of=/dev/null'",
@@ -161,7 +161,7 @@ def test_the_host_is_out_of_ordinary_reach(guest: Guest, harm: str) -> None:
         "sudo " + command.replace("{major}", partitions[0]).replace("{minor}", partitions[1])
     )
     assert done.returncode != 0, done.stdout
-    assert refusal in done.stderr.lower()
+    assert re.search(refusal, done.stderr.lower()), done.stderr
 
 
 def test_what_a_guest_may_do_still_works(guest: Guest) -> None:
@@ -169,4 +169,4 @@ def test_what_a_guest_may_do_still_works(guest: Guest) -> None:
     guest.run("sudo sysctl -w net.ipv4.ip_forward=1")
     guest.run("sudo sh -c 'mknod /root/null c 1 3 && dd if=/root/null count=1 of=/dev/null'")
     guest.run("sudo mount -t tmpfs none /mnt && sudo umount /mnt")
-    guest.run("sudo ip link add probe type dummy && sudo ip link delete probe")
+    guest.run("sudo ip link add probe type bridge && sudo ip link delete probe")

@@ -28,7 +28,7 @@ def test_a_power_cycle_keeps_disk_address_and_identity(bench: Bench, fresh: Gues
     vm_id = fresh.hardware.vm_id
     read = "cat /etc/machine-id /etc/hostname /etc/hosts /etc/ssh/*.pub /home/tester/note"
     fresh.run("echo kept > ~/note; sudo mkdir -p /var/lib/docker; sudo touch /var/lib/docker/kept")
-    fresh.run("sudo sh -c 'echo nameserver 192.0.2.53 > /etc/resolv.conf'")
+    fresh.run("echo '# site' | sudo tee -a /etc/resolv.conf")
     before, address, boot = fresh.run(read), fresh.address(), "cat /proc/1/stat | cut -d' ' -f22"
     started = fresh.run(boot)
     for stop in (bench.runtime.power_off, bench.runtime.shutdown):
@@ -37,7 +37,7 @@ def test_a_power_cycle_keeps_disk_address_and_identity(bench: Bench, fresh: Gues
         fresh.power_on()
         assert fresh.run(read) == before
         assert fresh.address() == address
-        assert fresh.run("cat /etc/resolv.conf") == "nameserver 192.0.2.53"
+        assert fresh.run("tail -1 /etc/resolv.conf") == "# site"
         assert fresh.run("ls /var/lib/docker") == "kept"
         assert fresh.run(boot) != started  # it did boot in between
         assert not any(not state.powered_on for state in fresh.states)
@@ -52,7 +52,7 @@ def test_a_loopback_resolver_is_replaced_at_boot(bench: Bench, fresh: Guest) -> 
 
 def test_hardware_changed_while_off_takes_effect(bench: Bench, fresh: Guest) -> None:
     vm_id = fresh.hardware.vm_id
-    limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"
+    limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true"
     quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max"
     assert fresh.run(limit) == str(1024 << 20)
     fresh.run("echo kept > ~/note")
@@ -141,7 +141,7 @@ def test_destroy_leaves_nothing_and_may_be_repeated(bench: Bench) -> None:
 
 
 def test_suspend_and_resume(bench: Bench, fresh: Guest) -> None:
-    fresh.run("echo here > /run/user/$(id -u)/memory")
+    fresh.run("echo here > /dev/shm/memory")  # not on the disk
     bench.runtime.suspend(fresh.hardware.vm_id)
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run(
@@ -150,7 +150,7 @@ def test_suspend_and_resume(bench: Bench, fresh: Guest) -> None:
             timeout=2,
         )
     bench.runtime.resume(fresh.hardware.vm_id)
-    assert wait_until(lambda: fresh.ssh("true").returncode == 0)
+    assert fresh.run("cat /dev/shm/memory") == "here"
 
 
 def test_a_guest_that_halts_is_reported_and_a_reboot_is_not(bench: Bench, fresh: Guest) -> None:

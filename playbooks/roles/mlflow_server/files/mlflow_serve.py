@@ -1,5 +1,5 @@
 #!/opt/mlflow/bin/python
-"""Run `mlflow server` in this one process, with its secrets read from systemd's credentials.
+"""Run `mlflow server` in this one process, with its secrets read from files.
 
 MLflow takes two secrets from its environment and hands them to a server process that it starts.
 Any environment shows in /proc, so here they are set after the start, where /proc does not show
@@ -15,6 +15,8 @@ import mlflow.server
 import uvicorn
 from mlflow.cli import cli
 
+SECRETS = Path("/etc/mlflow/secrets")
+
 
 def serve_here(command: list[str], *, extra_env: dict[str, str], **_: Any) -> None:
     """Take the place of MLflow's starter of a child process; never returns."""
@@ -25,12 +27,11 @@ def serve_here(command: list[str], *, extra_env: dict[str, str], **_: Any) -> No
 
 def main() -> None:
     """Read the secrets and become MLflow's server."""
-    secrets = Path(os.environ["CREDENTIALS_DIRECTORY"])
     for variable, name in (
         ("MLFLOW_AUTH_ADMIN_PASSWORD", "admin-password"),
         ("MLFLOW_FLASK_SERVER_SECRET_KEY", "flask-secret-key"),
     ):
-        os.environ[variable] = (secrets / name).read_text(encoding="ascii").strip()
+        os.environ[variable] = (SECRETS / name).read_text(encoding="ascii").strip()
     mlflow.server._exec_cmd = serve_here  # noqa: SLF001 -- the locked release has no public seam
     cli(["server", *sys.argv[1:]])
 

@@ -1,0 +1,20 @@
+set -u
+. /etc/labctl.env
+file=$(getent passwd "$HIRE_LOGIN" | cut -d: -f6)/.ssh/authorized_keys
+if [ ! -f "$file" ]; then
+    echo "$file does not exist: the hire cannot log in"
+    exit 1
+fi
+# A key's options would come before its type, so they show as a difference too.
+keys=$(grep -vE '^[[:space:]]*(#|$)' "$file" | awk '{print $1, $2}')
+if [ "$keys" != "$HIRE_KEY" ]; then
+    echo "$file holds $(grep -c . <<<"$keys") keys, $(grep -cvxF -- "$HIRE_KEY" <<<"$keys") of them foreign or with options"
+    exit 1
+fi
+for other in "${file}2" /root/.ssh/authorized_keys; do
+    if [ -s "$other" ]; then
+        echo "$other holds keys that labctl did not put there"
+        exit 1
+    fi
+done
+echo "one key in $file, $(ssh-keygen -lf "$file" | awk '{print $2, $NF}')"

@@ -1,0 +1,164 @@
+"""Do the hire's work with MLflow, read it back and leave nothing behind.
+
+Runs as root, because MLflow lets only its server's side delete for good; the work itself runs
+with the hire's account, login and rights.
+"""
+
+import pwd
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+UNIT = Path("/etc/systemd/system/mlflow.service")
+
+HIRES_WORK = r"""
+import os, shlex, subprocess, sys, tempfile
+from pathlib import Path
+
+for line in subprocess.run(
+    ["lab-credentials", "--shell"], check=True, capture_output=True, text=True
+).stdout.splitlines():
+    name, value = shlex.split(line)[1].split("=", 1)
+    os.environ[name] = value
+os.environ.update(MLFLOW_HTTP_REQUEST_MAX_RETRIES="2", MLFLOW_HTTP_REQUEST_TIMEOUT="30",
+                  MLFLOW_DISABLE_TELEMETRY="true", GIT_PYTHON_REFRESH="quiet", NO_PROXY="127.0.0.1")
+
+import mlflow
+from sklearn.linear_model import LogisticRegression
+
+name = sys.argv[1]
+client = mlflow.MlflowClient()
+experiment = mlflow.create_experiment(name)
+print("experiment", experiment, flush=True)
+try:
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "note.txt"
+        note.write_text("trial " + name)
+        model = LogisticRegression().fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+        with mlflow.start_run(experiment_id=experiment) as run:
+            mlflow.log_metric("accuracy", 0.75)
+            mlflow.log_artifact(str(note))
+            mlflow.sklearn.log_model(
+                model, name="model", registered_model_name=name, pip_requirements=["scikit-learn"]
+            )
+    run_id = run.info.run_id
+    read = client.get_run(run_id)
+    assert read.data.metrics == {"accuracy": 0.75}, read.data.metrics
+    assert mlflow.artifacts.load_text(read.info.artifact_uri + "/note.txt") == "trial " + name
+    loaded = mlflow.sklearn.load_model(f"models:/{name}/1")
+    assert list(loaded.predict([[0.0], [3.0]])) == [0, 1]
+    print("read", mlflow.__version__, os.environ["MLFLOW_TRACKING_USERNAME"], flush=True)
+finally:
+    for found in client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.delete_registered_model(found.name)
+    for found in client.search_logged_models(experiment_ids=[experiment]):
+        print("model", found.model_id, flush=True)
+        client.delete_logged_model(found.model_id)
+    for found in client.search_runs([experiment]):
+        print("run", found.info.run_id, flush=True)
+        client.delete_run(found.info.run_id)
+    client.delete_experiment(experiment)
+"""
+
+SERVERS_WORK = r"""
+import os, sys
+from pathlib import Path
+
+uri, destination, url, experiment, runs, models = sys.argv[1:]
+os.environ.update(
+    MLFLOW_TRACKING_USERNAME="admin",
+    MLFLOW_TRACKING_PASSWORD=Path("/etc/mlflow/secrets/admin-password").read_text().strip(),
+    MLFLOW_DISABLE_TELEMETRY="true", GIT_PYTHON_REFRESH="quiet", NO_PROXY="127.0.0.1",
+)
+from mlflow.cli import cli
+
+# Every id is named: without them it would also take what the hire deleted and may want back.
+cli(["gc", "--backend-store-uri", uri, "--artifacts-destination", destination,
+     "--tracking-uri", url, "--experiment-ids", experiment, "--run-ids", runs or "none",
+     "--logged-model-ids", models or "none"])
+"""
+
+
+def run_as(login: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program with the rights and the clean environment of an account."""
+    home = pwd.getpwnam(login).pw_dir
+    return subprocess.run(
+        ["runuser", "-u", login, "--", "env", "-i", f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin",
+         sys.executable, "-", *arguments],
+        input=program, capture_output=True, text=True, cwd="/", check=False,
+    )
+
+
+def get_option(name: str) -> str:
+    """Return the value of an option of the service's command line."""
+    words = shlex.split(UNIT.read_text().split("ExecStart=")[1].replace("\\\n", " "))
+    return words[words.index(name) + 1]
+
+
+def sql(database: str, query: str) -> str:
+    """Ask PostgreSQL; values are ids and names that this trial made."""
+    return subprocess.run(
+        ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", query],
+        check=True, capture_output=True, text=True, cwd="/",
+    ).stdout.strip()
+
+
+def destroy(experiment: str, runs: list[str], models: list[str]) -> str:
+    """Delete for good what the hire's work left as deleted; return what went wrong."""
+    destination = get_option("--artifacts-destination")
+    done = run_as(
+        "mlflow", SERVERS_WORK, get_option("--backend-store-uri"), destination,
+        f"http://127.0.0.1:{get_option('--port')}", experiment, ",".join(runs), ",".join(models),
+    )
+    shutil.rmtree(Path(destination) / experiment, ignore_errors=True)
+    return "" if done.returncode == 0 else done.stderr.strip()
+
+
+def find_left(name: str, experiment: str) -> str:
+    """Tell what of the trial MLflow's databases and disk still hold."""
+    left = [
+        table
+        for table, where in (
+            ("experiments", f"name = '{name}'"),
+            ("registered_models", f"name = '{name}'"),
+            ("runs", f"experiment_id = {experiment}"),
+            ("logged_models", f"experiment_id = {experiment}"),
+        )
+        if sql("mlflow", f"SELECT count(*) FROM {table} WHERE {where}") != "0"
+    ]
+    if (Path(get_option("--artifacts-destination")) / experiment).exists():
+        left.append("artifacts")
+    return ", ".join(left)
+
+
+def main() -> int:
+    """Work, read back, clean up; the last line says what was seen."""
+    hire = next(
+        line.split("=", 1)[1]
+        for line in Path("/etc/labctl.env").read_text().splitlines()
+        if line.startswith("HIRE_LOGIN=")
+    )
+    name = f"labctl-trial-{secrets.token_hex(4)}"
+    work = run_as(hire, HIRES_WORK, name)
+    said = [line.split() for line in work.stdout.splitlines()]
+    noted = {word: [line[1] for line in said if line[0] == word] for word in ("experiment", "run", "model")}
+    if noted["experiment"]:
+        wrong = destroy(noted["experiment"][0], noted["run"], noted["model"])
+        left = find_left(name, noted["experiment"][0])
+    if work.returncode != 0:
+        print((work.stderr.strip().splitlines() or ["no message"])[-1])
+        print(f"the client's work as {hire} failed")
+        return 1
+    if left:
+        print(wrong.splitlines()[-1] if wrong else "")
+        print(f"the work succeeded, but the trial left behind: {left}")
+        return 1
+    version, user = next(line[1:] for line in said if line[0] == "read")
+    print(f"MLflow client {version} as {user}: run with metric, artifact and registered model logged, read back, deleted")
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,180 @@
+"""A small SSH server on loopback: key login, commands through `sh`, and channels onward."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import paramiko
+
+CHUNK = 32 * 1024
+
+
+@dataclass
+class SshServer:
+    """What it lets in, and what it saw. `logins` counts, `attempts` names who tried a key."""
+
+    host_key: paramiko.PKey
+    authorized: dict[str, set[str]] = field(default_factory=dict)
+    forwards: bool = False
+    logins: int = 0
+    attempts: list[str] = field(default_factory=list)
+    forwarded: list[tuple[str, int]] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def public_key(self) -> str:
+        return f"{self.host_key.get_name()} {self.host_key.get_base64()}"
+
+
+class _Session(paramiko.ServerInterface):
+    def __init__(self, server: SshServer) -> None:
+        self.server = server
+        self.onward: dict[int, tuple[str, int]] = {}
+
+    def get_allowed_auths(self, _username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self.server.attempts.append(username)
+        known = f"{key.get_name()} {key.get_base64()}" in self.server.authorized.get(username, ())
+        return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, _chanid: int) -> int:
+        allowed = kind == "session"
+        return paramiko.OPEN_SUCCEEDED if allowed else paramiko.OPEN_FAILED_UNKNOWN_CHANNEL_TYPE
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, _origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        if not self.server.forwards:
+            return paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        self.server.forwarded.append(destination)
+        self.onward[chanid] = destination
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=_execute, args=(channel, command), daemon=True).start()
+        return True
+
+
+def _execute(channel: paramiko.Channel, command: bytes) -> None:
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command.decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    threads = [
+        threading.Thread(target=_copy, args=(process.stdout.fileno(), channel.sendall)),
+        threading.Thread(target=_copy, args=(process.stderr.fileno(), channel.sendall_stderr)),
+    ]
+    for thread in threads:
+        thread.start()
+    threading.Thread(target=_feed, args=(channel, process.stdin), daemon=True).start()
+    status = process.wait()
+    for thread in threads:
+        thread.join()
+    process.stdout.close()
+    process.stderr.close()
+    with suppress(OSError, EOFError):
+        channel.shutdown_write()
+        if status >= 0:
+            channel.send_exit_status(status)
+    channel.close()
+
+
+def _copy(source: int, send: object) -> None:
+    assert callable(send)
+    while data := os.read(source, CHUNK):
+        with suppress(OSError):
+            send(data)
+
+
+def _feed(channel: paramiko.Channel, stdin: object) -> None:
+    with suppress(OSError, ValueError), stdin as stream:  # type: ignore[attr-defined]
+        while data := channel.recv(CHUNK):
+            stream.write(data)
+            stream.flush()
+
+
+def _forward(channel: paramiko.Channel, destination: tuple[str, int]) -> None:
+    try:
+        onward = socket.create_connection(destination, timeout=10)
+    except OSError:
+        channel.close()
+        return
+    onward.settimeout(None)
+
+    def back() -> None:
+        with suppress(OSError):
+            while data := onward.recv(CHUNK):
+                channel.sendall(data)
+        channel.close()
+
+    threading.Thread(target=back, daemon=True).start()
+    with suppress(OSError):
+        while data := channel.recv(CHUNK):
+            onward.sendall(data)
+    with suppress(OSError):
+        onward.shutdown(socket.SHUT_RDWR)
+    onward.close()
+
+
+@contextmanager
+def serving(server: SshServer) -> Iterator[SshServer]:
+    """Serve on a free port of loopback until the block is left."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server.port = listener.getsockname()[1]
+    transports: list[paramiko.Transport] = []
+    ended = threading.Event()
+
+    def accept() -> None:
+        while not ended.is_set():
+            try:
+                sock, _address = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=speak, args=(sock,), daemon=True).start()
+
+    def speak(sock: socket.socket) -> None:
+        transport = paramiko.Transport(sock)
+        transport.daemon = True
+        transports.append(transport)
+        transport.add_server_key(server.host_key)
+        session = _Session(server)
+        try:
+            transport.start_server(server=session)
+        except (paramiko.SSHException, EOFError, OSError):
+            transport.close()
+            return
+        while transport.is_active() and not ended.is_set():
+            channel = transport.accept(0.2)
+            if transport.is_authenticated() and channel is not None:
+                server.logins += channel.get_id() == 0
+                if destination := session.onward.pop(channel.get_id(), None):
+                    threading.Thread(
+                        target=_forward, args=(channel, destination), daemon=True
+                    ).start()
+        transport.close()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(timeout=10)
+        for transport in transports:
+            transport.close()
