@@ -199,6 +199,23 @@ class Labs:
             self._run("provision", lab, on_row)
         return self.get_lab(lab.lab_id), True
 
+    def converge(self, lab_id: str, on_row: Callable[[Progress], None]) -> Lab:
+        """Bring a ready lab's guests back to its blueprint, and prove it.
+
+        Raises RefusedError when the lab was not ready: then `provision` continues it.
+        """
+        lab = self.get_living_lab(lab_id)
+        if lab.ready_at is None or lab.desired is not Desired.PRESENT:
+            raise RefusedError(
+                f"lab {lab_id} is {lab.state} and was never ready",
+                hint="run the labctl provision that began it again: it continues",
+            )
+        self.get_site_of(lab)
+        with self._only_one_works_on(lab_id):
+            self.house.store.record(self._audit("converge", lab_id))
+            self._run("converge", lab, on_row)
+        return self.get_lab(lab_id)
+
     def _refuse_missing(self, lab: Lab) -> None:
         """A lab recorded as ready is only left as it is when vCenter still shows its VMs."""
         missing = [status for status in self.observe_guests(lab) if status.vm is None]

@@ -23,7 +23,7 @@ from provisioner.rules.ssh import build_known_hosts
 from provisioner.shell import ParamikoShell
 from provisioner.store import SqlStore, open_store
 from provisioner.vsphere import VsphereHypervisor
-from provisioner.workflows.provision import provision
+from provisioner.workflows.provision import converge, provision
 from provisioner.workflows.teardown import teardown
 from provisioner.workflows.work import Toolbox
 
@@ -85,6 +85,7 @@ class House:
     def engine(self) -> InProcessEngine:
         """What runs workflows."""
         workflows: dict[str, Workflow] = {
+            "converge": lambda *at: self._run(converge, *at),
             "provision": lambda *at: self._run(provision, *at),
             "teardown": lambda *at: self._run(teardown, *at),
         }

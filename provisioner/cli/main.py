@@ -17,6 +17,7 @@ VERBS = {
     "status": "show a lab and its guests, as recorded and as vCenter shows them",
     "logs": "show what was done on a lab, step by step",
     "verify": "run the checks of a lab's guests; nothing is changed",
+    "converge": "bring a ready lab back to its blueprint, and prove it",
     "handover": "write what the hire receives",
     "inventory": "print a lab's Ansible inventory",
     "teardown": "remove a lab and print the receipt",

@@ -43,7 +43,6 @@ WRONG = {
 
 # What each pattern of provisioner.model.spec lets through, in words.
 PATTERNS = {
-    r"^[a-z][a-z0-9-]{0,22}[a-z0-9]$": "2 to 24 of a-z, 0-9 and -, starting with a letter",
     r"^[a-z][a-z0-9]{0,11}$": "1 to 12 of a-z and 0-9, starting with a letter",
     r"^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$": "1 to 20 of a-z, 0-9 and -, starting with a letter",
     r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$": "1 to 40 of a-z, 0-9 and -, starting with a letter",
@@ -52,7 +51,9 @@ PATTERNS = {
         "an inventory path such as /DC0/vm/labs, without % \\ { } in it"
     ),
     r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$": "a host name or an address, without port",
-    r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}$": "a user name of letters, digits and _, further on also . @ - and \\",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,127}$": (
+        "a user name of letters, digits and _, further on also . @ - and \\"
+    ),
     r"^https?://[^\s{}'\"\\@]+$": "an http:// or https:// address without user name and password",
     r"^([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}$": (
         "a SHA-256 fingerprint: 32 pairs of hex digits with colons between"

@@ -149,26 +149,30 @@ def parse_yaml(file: str, raw: bytes) -> YamlSource:
         FileProblemsError: it is no YAML mapping, too large, too deep, or not UTF-8.
     """
     text, lines = _decode(file, raw)
-    loader = _Loader(text)
+    builder = _Builder(lines)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            raise lines.fault(0, "the file is empty; at least one `key: value` is needed")
-        builder = _Builder(lines)
+        node = _compose(text, lines)
         data = builder.build(node, ())
     except yaml.MarkedYAMLError as error:
         raise lines.fault(*_explain(error)) from error
     except ReaderError as error:
         raise lines.fault(error.position, "an invisible control character; remove it") from error
-    except (ValueError, OverflowError) as error:  # chr() of an escape beyond Unicode
-        raise lines.fault(loader.get_mark().index, _BAD_TEXT) from error
-    finally:
-        loader.dispose()
     if not isinstance(data, dict):
         raise lines.fault(node.start_mark.index, "no `key: value` lines; the file must hold keys")
     return YamlSource(
         file, data, builder.places, tuple(builder.problems), frozenset(builder.spoiled)
     )
+
+
+def _compose(text: str, lines: _Lines) -> yaml.Node:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except (ValueError, OverflowError) as error:  # chr() of an escape beyond Unicode
+        raise lines.fault(loader.get_mark().index, _BAD_TEXT) from error
+    if node is None:
+        raise lines.fault(0, "the file is empty; at least one `key: value` is needed")
+    return node
 
 
 class _Lines:

@@ -172,7 +172,7 @@ def render_text(receipt: Receipt) -> str:
     residue = [
         line for row in receipt.residue for line in (f"{row.name}: {row.why}", f"  -> {row.remedy}")
     ]
-    text = "\n\n".join(
+    return "\n\n".join(
         (
             "\n".join(head),
             *_section("Not proved, because", doubts),
@@ -181,20 +181,25 @@ def render_text(receipt: Receipt) -> str:
             *_section("Not managed by labctl, so not part of this receipt", receipt.not_managed),
         )
     )
-    return build_plain_text(text)
 
 
 def _section(title: str, lines: Sequence[str], *, bullet: str = "- ") -> Iterator[str]:
     if lines:
-        yield "\n".join((title, *(f"  {bullet}{line}" for line in lines)))
+        yield "\n".join((title, *(f"  {bullet}{_one_line(line)}" for line in lines)))
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in cells
     ]
+
+
+def _one_line(text: str) -> str:
+    """A name or an answer from outside can neither paint the terminal nor fake another row."""
+    return build_plain_text(text).replace("\n", " ").replace("\t", " ")
 
 
 def _say_time(at: datetime) -> str:

@@ -26,11 +26,12 @@ LOG = logging.getLogger("provisioner.simulator")
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     try:
-        if not ipaddress.ip_address(host).is_loopback:
-            raise argparse.ArgumentTypeError(f"{host} is no loopback address: use 127.0.0.1:PORT")
-        return host, int(port)
+        is_loopback, number = ipaddress.ip_address(host).is_loopback, int(port)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: use 127.0.0.1:PORT, 0 for any") from error
+    if not is_loopback:
+        raise argparse.ArgumentTypeError(f"{host} is no loopback address: use 127.0.0.1:PORT")
+    return host, number
 
 
 def _delay(text: str) -> tuple[str, float]:
@@ -41,20 +42,17 @@ def _delay(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: use METHOD=SECONDS") from error
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m provisioner.simulator", description=__doc__)
     add = parser.add_argument
     add("--state", type=Path, required=True, help="folder of this simulator (mode 0700)")
     add("--listen", type=_address, default=("127.0.0.1", 0), help="HOST:PORT, loopback only")
     add("--guests", choices=("null", "containers"), default="containers", help="what VMs run")
     add("--datastore-gib", type=int, default=500, help="capacity of each datastore")
+    delay_help = "how long a method, or the task it starts, takes longer; repeatable"
+    metavar = "METHOD=SECONDS"
     add(
-        "--method-delay",
-        type=_delay,
-        action="append",
-        default=[],
-        metavar="METHOD=SECONDS",
-        help="how long a method, or the task it starts, takes longer; repeatable",
+        "--method-delay", type=_delay, action="append", default=[], metavar=metavar, help=delay_help
     )
     return parser.parse_args(argv)
 
@@ -72,24 +70,19 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
     state = open_state_dir(options.state)
     try:
         guests = _runtime(options.guests, state)
-        settings = Settings(
-            username=USERNAME,
-            password=state.password,
-            instance_uuid=state.instance_uuid,
-            first_event_key=state.first_event_key,
-            datastore_gib=options.datastore_gib,
-            method_delays_s=dict(options.method_delay),
-        )
+        settings = Settings(USERNAME, state.password, state.instance_uuid, state.first_event_key)
+        settings.datastore_gib = options.datastore_gib
+        settings.method_delays_s = dict(options.method_delay)
         world = World(guests, settings)
         try:
             seed(world)
             with SoapServer(options.listen, world, state.certificate, state.key) as server:
-                thread = threading.Thread(target=server.serve_forever, daemon=True)
-                thread.start()
-                state.announce(*server.server_address[:2])
-                LOG.info("ready: https://%s:%s/sdk", *server.server_address[:2])
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+                host, port = server.server_address[:2]
+                state.announce(str(host), port)
+                LOG.info("ready: https://%s:%s/sdk", host, port)
                 stop.wait()
-                state.endpoint_file.unlink(missing_ok=True)
+                state.endpoint.unlink(missing_ok=True)
                 world.close()
                 server.shutdown()
         finally:
@@ -101,8 +94,7 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a simulator until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    options = _arguments(argv)
-    stop = threading.Event()
+    options, stop = _options(argv), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:

@@ -11,7 +11,15 @@ from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import fields_of, moid_of
 from provisioner.simulator.datastores import DELTA_BYTES, add_file, remove_files
-from provisioner.simulator.devices import Change, Disk, Nic, chain, change_devices, give_mac, of_kind
+from provisioner.simulator.devices import (
+    Change,
+    Disk,
+    Nic,
+    chain,
+    change_devices,
+    give_mac,
+    of_kind,
+)
 from provisioner.simulator.machine import VM, Machine, Power
 from provisioner.simulator.power import power_on, require_power
 from provisioner.simulator.reconfigure import all_or_nothing, apply_spec, check_name

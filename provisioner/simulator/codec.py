@@ -1,7 +1,7 @@
 """SOAP envelopes to method calls and back, with pyVmomi's own types as the codec.
 
 Methods, parameters, results and faults all come from pyVmomi's type registry, so this module knows
-no method by name except ``Fetch``, which pyVmomi sends for every attribute read and declares nowhere.
+no method by name but ``Fetch``, which pyVmomi sends for every attribute read and declares nowhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from io import StringIO
 from typing import Any
 from xml.parsers.expat import ExpatError, ParserCreate
 
-from pyVmomi import SoapAdapter, vmodl
+from pyVmomi import SoapAdapter, VmomiSupport, vmodl
 from pyVmomi.VmomiSupport import (
     F_OPTIONAL,
     XMLNS_VMODL_BASE,
@@ -22,20 +22,20 @@ from pyVmomi.VmomiSupport import (
     GetWsdlMethod,
     GetWsdlName,
     GuessWsdlType,
-    IsChildVersion,
     ManagedObject,
     Object,
     versionIdMap,
     versionMap,
 )
 
+_is_child_version: Any = vars(VmomiSupport)["IsChildVersion"]  # it is not in pyVmomi's stubs
 API_VERSION = "8.0.3.0"
 NEWEST = versionMap[f"vim25/{API_VERSION}"]
 """pyVmomi's name of the newest version we speak, and what a client gets that names none."""
 SERVED_VERSIONS = tuple(
     versionIdMap[version]
     for version in GetServiceVersions("vim25")
-    if IsChildVersion(NEWEST, version) and versionIdMap[version]
+    if _is_child_version(NEWEST, version) and versionIdMap[version]
 )
 """What vimServiceVersions.xml offers, newest first."""
 
@@ -45,9 +45,15 @@ def moid_of(ref: Any) -> str:
     return str(ref._moId)  # noqa: SLF001 - the accessor is underscored and public
 
 
-def fields_of(kind: Any) -> list[Any]:
-    """Return the metadata of a type's properties."""
-    return list(kind._GetPropertyList())  # noqa: SLF001 - as above
+def fields_of(kind: Any) -> tuple[Any, ...]:
+    """Return the metadata of a type's properties in the version we speak."""
+    return _fields_of(kind)
+
+
+@functools.cache
+def _fields_of(kind: Any) -> tuple[Any, ...]:
+    known = kind._GetPropertyList()  # noqa: SLF001 - as above
+    return tuple(one for one in known if _is_child_version(NEWEST, one.version))
 
 
 def field_of(kind: Any, name: str) -> Any:
@@ -235,8 +241,12 @@ def typed(value: Any, kind: Any) -> Any:
 
 
 def from_plain(value: Any, kind: Any) -> Any:
-    """Build a pyVmomi value from plain data: dicts with a ``type`` where a subtype is meant, lists,
-    scalars, and references as ``Type:moId``.
+    """Build a pyVmomi value from plain data.
+
+    Args:
+        value: a dict, with a ``type`` where a subtype is meant, a list, a scalar, or a reference
+            as ``Type:moId``.
+        kind: the declared type.
     """
     if isinstance(value, list):
         return kind(from_plain(item, kind.Item) for item in value)

@@ -123,4 +123,5 @@ def _search_datastore(run: TaskRun) -> Any:
 
 @task(Browser, "SearchDatastoreSubFolders_Task", exclusive=False)
 def _search_datastore_sub_folders(run: TaskRun) -> Any:
-    return Browser.SearchResults.Array(_search(run, deep=True))
+    kind: Any = Browser.SearchResults
+    return kind.Array(_search(run, deep=True))

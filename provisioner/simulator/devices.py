@@ -72,6 +72,13 @@ def own_files(world: World, disk: Any, owner: str) -> list[str]:
     return [*names[:1], *below]
 
 
+def parents_of_others(world: World, owner: str) -> set[str]:
+    """Return the files that other VMs' linked disks stand on: nobody may delete those."""
+    vms = (vm for vm in world.of_type(vim.VirtualMachine) if vm.moid != owner)
+    chains = (list(chain(disk.backing)) for vm in vms for disk in of_kind(vm.config, Disk))
+    return {one.fileName for backings in chains for one in backings[1:]}
+
+
 def give_mac(world: World, nic: Any) -> None:
     """Give a NIC an address of vCenter's range 00:50:56:80..bf, unless it was set by hand.
 

@@ -1,8 +1,8 @@
 """The port behind which the guests of simulated VMs run.
 
-The SOAP side decides what a VM is; a ``GuestRuntime`` makes it a running machine. Calls may be slow:
-they run in the thread of a vSphere task and never under the simulator's lock. Two calls for one VM
-never overlap; calls for different VMs do.
+The SOAP side decides what a VM is; a ``GuestRuntime`` makes it a running machine. Calls may be
+slow: they run in the thread of a vSphere task and never under the simulator's lock. Two calls for
+one VM never overlap; calls for different VMs do.
 """
 
 from __future__ import annotations
@@ -156,23 +156,18 @@ class NullGuests:
         return f"template:{name}"
 
     def clone_disk(self, source_disk: str, vm_id: str) -> str:
-        """Note that the guest has a disk."""
+        """Return a disk that exists only by name, when its source does."""
         self._need(source_disk)
         self.disks.add(vm_id)
         return vm_id
 
     def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
-        """Let the guest report itself in a moment."""
+        """Let the guest report itself in a moment, with the bridge of its Docker."""
         self._need(vm.disk)
-        nics = tuple(
-            GuestNic(nic.mac, f"eth{number}", (self._address(nic.mac),))
-            for number, nic in enumerate(vm.nics)
-            if nic.connected
-        )
-        bridge = GuestNic("02:42:ac:11:00:01", "docker0", ("172.17.0.1/16",))
-        state = GuestState(
-            powered_on=True, tools_running=True, hostname=vm.name, nics=(bridge, *nics)
-        )
+        nics = [GuestNic("02:42:ac:11:00:01", "docker0", ("172.17.0.1/16",))]
+        for nic in (one for one in vm.nics if one.connected):
+            nics.append(GuestNic(nic.mac, f"eth{len(nics) - 1}", (self._address(nic.mac),)))
+        state = GuestState(powered_on=True, tools_running=True, hostname=vm.name, nics=tuple(nics))
         timer = threading.Timer(self._boot_s, tools.guest_state, [state])
         timer.daemon = True
         self.running[vm.vm_id], self._booting[vm.vm_id] = tools, timer
@@ -184,26 +179,21 @@ class NullGuests:
         if timer := self._booting.pop(vm_id, None):
             timer.cancel()
 
-    def shutdown(self, vm_id: str) -> None:
-        """Stop reporting, too."""
-        self.power_off(vm_id)
+    shutdown = power_off
 
     def suspend(self, vm_id: str) -> None:
         """Nothing runs that could be frozen."""
 
-    def resume(self, vm_id: str) -> None:
-        """Nothing runs that could be thawed."""
-
-    def snapshot(self, vm_id: str, snapshot_id: str) -> str:
-        """Return a disk that exists only by name."""
-        self._need(vm_id)
-        self.disks.add(snapshot_id)
-        return snapshot_id
+    resume = suspend
 
     def revert(self, vm_id: str, disk: str) -> None:
         """Check the disk and stop reporting."""
         self._need(disk)
         self.power_off(vm_id)
+
+    def snapshot(self, vm_id: str, snapshot_id: str) -> str:
+        """Return a disk that exists only by name, when the guest's does."""
+        return self.clone_disk(vm_id, snapshot_id)
 
     def remove_snapshot(self, disk: str) -> None:
         """Forget the disk."""

@@ -1,4 +1,4 @@
-"""A virtual machine: its state, what its guest says, and the properties vSphere derives from both."""
+"""A virtual machine: its state, what its guest says, and the properties that follow from both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Snapshot(Record):
             yield from child.family()
 
     def tree(self) -> Any:
-        """Return what VirtualMachine.snapshot shows of it: always powered off, for it has no memory."""
+        """Return what VirtualMachine.snapshot shows of it: powered off, for it has no memory."""
         return vim.vm.SnapshotTree(
             snapshot=self.ref,
             vm=self.vm.ref,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim, vmodl
 
 from provisioner.simulator.datastores import remove_files
-from provisioner.simulator.devices import Disk, of_kind, own_files
+from provisioner.simulator.devices import Disk, of_kind, own_files, parents_of_others
 from provisioner.simulator.guests import GuestError
 from provisioner.simulator.machine import VM, Machine, MachineTools, Power, set_power
 from provisioner.simulator.tasks import TaskRun, task
@@ -137,7 +137,7 @@ def _destroy(run: TaskRun) -> None:
         disks = of_kind(vm.config, Disk)
         doomed = [path for disk in disks for path in own_files(world, disk, vm.moid)]
         doomed += [path for path, file in world.files.items() if file.owner == vm.moid]
-        remove_files(world, doomed)
+        remove_files(world, set(doomed) - parents_of_others(world, vm.moid))
         _forget(world, vm)
 
 

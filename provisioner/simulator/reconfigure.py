@@ -27,7 +27,15 @@ HARDWARE: dict[str, tuple[str, Any]] = {
     "numCoresPerSocket": ("numCoresPerSocket", vim.fault.CpuHotPlugNotSupported),
 }
 """ConfigSpec's sizes: their place in the hardware, and the refusal while the VM runs."""
-OWN_WAY = {*HARDWARE, "changeVersion", "name", "uuid", "instanceUuid", "extraConfig", "deviceChange"}
+OWN_WAY = {
+    *HARDWARE,
+    "changeVersion",
+    "name",
+    "uuid",
+    "instanceUuid",
+    "extraConfig",
+    "deviceChange",
+}
 _UNESCAPED = re.compile(r"[/\\]|%(?!2[fF5]|5[cC])")
 
 

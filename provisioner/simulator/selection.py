@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
-from pyVmomi.VmomiSupport import IsChildVersion
 
-from provisioner.simulator.codec import NEWEST, fields_of
+from provisioner.simulator.codec import fields_of
 from provisioner.simulator.paths import check_path, resolve
 from provisioner.simulator.world import SESSION
 
@@ -99,7 +98,7 @@ def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Read
     if not matching:
         return None
     spec = max(matching, key=lambda item: len(item.type.__mro__))
-    known = [info.name for info in fields_of(kind) if IsChildVersion(NEWEST, info.version)]
+    known = [info.name for info in fields_of(kind)]
     reading = Reading(record.ref)
     readable = SESSION.get() is not None or kind is vim.ServiceInstance
     for path in known if spec.all else spec.pathSet:

@@ -12,29 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator import (
-    clone,
-    codec,
-    collector,
-    datastores,
-    power,
-    service,
-    snapshots,
-    views,
-)
-from provisioner.simulator.calls import METHODS, SESSION, Call
+from provisioner.simulator import clone, codec, collector, datastores, power, service, snapshots
 from provisioner.simulator.tasks import as_fault
+from provisioner.simulator.world import METHODS, SESSION, Call, Session, World
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from provisioner.simulator.world import Session, World
 
 LOG = logging.getLogger("provisioner.simulator")
 COOKIE = "vmware_soap_session"
 MAX_BODY_BYTES = 16 * 1024**2
 IDLE_S = 900
-ANSWERING = (clone, collector, datastores, power, service, snapshots, views)
+ANSWERING = (clone, collector, datastores, power, service, snapshots)
 """Modules that answer methods: importing them fills the table."""
 OPEN_METHODS = frozenset(
     {"RetrieveServiceContent", "CurrentTime", "Login", "RetrieveProperties", "RetrievePropertiesEx"}
@@ -51,59 +40,43 @@ VERSIONS_XML = (
 
 def _target(world: World, ref: Any, session: Session | None) -> Any:
     """Return the object a call is for; every session has a default collector of its own."""
-    if ref._GetMoId() == "propertyCollector":  # noqa: SLF001 - pyVmomi's public accessor
-        if session is None:
-            return collector.Collector("propertyCollector", None)
-        if session.collector is None:
-            session.collector = collector.Collector("propertyCollector", session)
-        return session.collector
-    return world.get(ref)
+    if codec.moid_of(ref) != "propertyCollector":
+        return world.get(ref)
+    own = session.collector if session else None
+    own = own or collector.Collector("propertyCollector", session)
+    if session:
+        session.collector = own
+    return own
 
 
-def _handler(record: Any, method: Any) -> Any:
-    for kind in type(record.ref).__mro__:
-        if found := METHODS.get((kind, method.wsdlName)):
-            return found
-    raise vmodl.fault.MethodNotFound(
-        receiver=record.ref, method=method.wsdlName, msg=f"{method.wsdlName} is not simulated here"
-    )
-
-
-def answer(world: World, request: codec.Request, call: Call, version: str) -> bytes:
+def answer(call: Call, version: str) -> bytes:
     """Do one call and encode its result. Call it under the lock.
 
     Raises:
         vmodl.MethodFault: what the call ends with instead.
     """
-    name, session = request.method.wsdlName, call.session
-    is_open = name in OPEN_METHODS or (name == "Fetch" and request.args.prop in OPEN_PROPERTIES)
-    if session is None and not is_open:
-        raise vim.fault.NotAuthenticated(
-            object=request.target,
-            privilegeId="System.View",
-            msg="The session is not authenticated.",
-        )
-    call.record = _target(world, request.target, session)
+    name, args, world = call.method.wsdlName, call.args, call.world
+    is_open = name in OPEN_METHODS or (name == "Fetch" and args.prop in OPEN_PROPERTIES)
+    ref = args._this  # noqa: SLF001 - the argument's name in SOAP
+    if call.session is None and not is_open:
+        text = "The session is not authenticated."
+        raise vim.fault.NotAuthenticated(object=ref, privilegeId="System.View", msg=text)
+    call.record = _target(world, ref, call.session)
+    kind = type(call.record.ref)
     if name == "Fetch":
-        value = world.read(call.record, *_property(call.record, request.args.prop))
-        kind = type(call.record.ref)._GetPropertyInfo(request.args.prop).type  # noqa: SLF001 - pyVmomi's public metadata
-        return codec.encode_result(request.method, value, version, kind)
-    return codec.encode_result(request.method, _handler(call.record, request.method)(call), version)
-
-
-def _property(record: Any, name: str) -> tuple[str]:
-    try:
-        type(record.ref)._GetPropertyInfo(name)  # noqa: SLF001 - pyVmomi's public metadata
-    except AttributeError:
-        raise vmodl.query.InvalidProperty(name=name) from None
-    return (name,)
+        value = world.read(call.record, args.prop)
+        return codec.encode_result(name, value, codec.field_of(kind, args.prop).type, version)
+    found = (METHODS.get((ancestor, name)) for ancestor in kind.__mro__)
+    if (handler := next(filter(None, found), None)) is None:
+        text = f"{name} is not simulated here"
+        raise vmodl.fault.MethodNotFound(receiver=call.record.ref, method=name, msg=text)
+    return codec.encode_result(name, handler(call), call.method.result, version)
 
 
 class SoapHandler(BaseHTTPRequestHandler):
     """One connection of one client."""
 
     protocol_version = "HTTP/1.1"
-    server_version = "labctl-simulator"
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = IDLE_S
@@ -111,26 +84,23 @@ class SoapHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve the version file, and the count of requests by method."""
-        if self.path == "/sdk/vimServiceVersions.xml":
-            self._send(HTTPStatus.OK, VERSIONS_XML.encode(), "text/xml; charset=utf-8")
-        elif self.path == "/labctl/requests":
-            with self.server.world.changed:
-                counts = dict(self.server.world.requests)
-            self._send(HTTPStatus.OK, json.dumps(counts).encode(), "application/json")
-        else:
-            self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
+        pages = {
+            "/sdk/vimServiceVersions.xml": ("text/xml; charset=utf-8", VERSIONS_XML),
+            "/labctl/requests": ("application/json", json.dumps(self.server.world.requests)),
+        }
+        kind, text = pages.get(self.path, ("text/plain", "not found\n"))
+        status = HTTPStatus.OK if self.path in pages else HTTPStatus.NOT_FOUND
+        self._send(status, text.encode(), kind)
 
     def do_POST(self) -> None:
         """Answer a SOAP call."""
         length = self.headers.get("Content-Length", "")
-        if not self.path.startswith("/sdk") or not length.isdigit():
-            self.close_connection = True
-            self._send(HTTPStatus.BAD_REQUEST, b"POST /sdk, with a length\n", "text/plain")
-        elif int(length) > MAX_BODY_BYTES:
-            self.close_connection = True
-            self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"too large\n", "text/plain")
-        else:
+        if self.path.startswith("/sdk") and length.isdigit() and int(length) <= MAX_BODY_BYTES:
             self._soap(self.rfile.read(int(length)))
+        else:
+            self.close_connection = True
+            text = f"POST to /sdk, at most {MAX_BODY_BYTES} bytes and their number\n"
+            self._send(HTTPStatus.BAD_REQUEST, text.encode(), "text/plain")
 
     def _session(self) -> Session | None:
         try:
@@ -141,26 +111,24 @@ class SoapHandler(BaseHTTPRequestHandler):
 
     def _soap(self, body: bytes) -> None:
         world, version = self.server.world, codec.version_from(self.headers.get("SOAPAction", ""))
-        call = Call(world, None, None, None, self._session())
-        before, status = call.session, HTTPStatus.OK
+        before, status = self._session(), HTTPStatus.OK
+        call = Call(world, None, None, None, before)
         SESSION.set(before)
         try:
-            request = codec.decode(body)
-            call.method, call.args = request.method, request.args
-            name = request.method.wsdlName
+            call.method, call.args = codec.decode(body)
+            name = call.method.wsdlName
             if not name.endswith("_Task"):
                 world.closing.wait(world.settings.method_delays_s.get(name, 0.0))
             with world.changed:
                 world.requests[name] += 1
-                answered = answer(world, request, call, version)
+                answered = answer(call, version)
         except Exception as error:  # noqa: BLE001 - the edge: every error becomes the client's fault
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             answered = codec.encode_fault(as_fault(error), version)
         cookie = None
         if call.session is not before:
-            cookie = (
-                f'{COOKIE}="{call.session.key if call.session else ""}"; Path=/; HttpOnly; Secure'
-            )
+            key = call.session.info.key if call.session else ""
+            cookie = f'{COOKIE}="{key}"; Path=/; HttpOnly; Secure'
         self._send(status, answered, "text/xml; charset=utf-8", cookie)
 
     def _send(self, status: int, body: bytes, kind: str, cookie: str | None = None) -> None:
@@ -188,13 +156,11 @@ class SoapServer(ThreadingHTTPServer):
     ) -> None:
         super().__init__(address, SoapHandler)
         self.world = world
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate, key)
         # The handshake is done by the connection's thread, so a silent client blocks nobody.
-        self.socket = context.wrap_socket(
-            self.socket, server_side=True, do_handshake_on_connect=False
-        )
+        self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - http.server's
-        """A client that goes away is no event; anything else is logged."""
-        LOG.debug("a connection ended with an error", exc_info=True)
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no event; anything else is for the debug log."""
+        LOG.debug("the connection of %s ended: %s", client_address, request, exc_info=True)  # noqa: LOG014 - called while handling

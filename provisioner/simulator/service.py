@@ -1,107 +1,72 @@
-"""The service itself: content, sessions, privileges and events."""
+"""The service itself: content, sessions, privileges, events, and how clients find objects."""
 
 from __future__ import annotations
 
 import hmac
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
-from provisioner.simulator.calls import METHODS, SESSION, Call, answers
-from provisioner.simulator.codec import API_VERSION, method_named
-from provisioner.simulator.world import Record, Session, World, derives, now
+from provisioner.simulator.codec import method_named
+from provisioner.simulator.world import (
+    DERIVED,
+    METHODS,
+    SESSION,
+    Call,
+    Record,
+    Session,
+    World,
+    answers,
+    derives,
+    now,
+)
 
-SINGLETONS: dict[str, Any] = {
-    "sessionManager": vim.SessionManager,
-    "authorizationManager": vim.AuthorizationManager,
-    "viewManager": vim.view.ViewManager,
-    "searchIndex": vim.SearchIndex,
-    "taskManager": vim.TaskManager,
-    "eventManager": vim.event.EventManager,
-}
-"""The managers there are, by their name in ServiceContent; all others stay unset."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Manager = vim.AuthorizationManager
 BASIC_PRIVILEGES = ("System.Anonymous", "System.Read", "System.View")
+CHILDREN: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (vim.Folder, ("childEntity",)),
+    (vim.Datacenter, ("vmFolder", "hostFolder", "datastoreFolder", "networkFolder")),
+    (vim.ComputeResource, ("resourcePool", "host")),
+    (vim.ResourcePool, ("resourcePool",)),
+)
+"""Which properties lead down the inventory tree."""
+VIEWED = (*CHILDREN, (vim.ResourcePool, ("vm",)), (vim.HostSystem, ("vm",)))
+"""A container view also looks from pools and hosts at their VMs."""
+
+METHODS[vim.ServiceInstance, "RetrieveServiceContent"] = lambda call: call.record.props["content"]
+METHODS[vim.ServiceInstance, "CurrentTime"] = lambda _: now()
 
 
-def add_service(world: World) -> None:
-    """Add the service instance and its managers; a manager's moId is its type's last name."""
-    refs = {name: kind(kind.__name__.rpartition(".")[2]) for name, kind in SINGLETONS.items()}
-    about = vim.AboutInfo(
-        name="VMware vCenter Server",
-        fullName=f"VMware vCenter Server {API_VERSION} (labctl simulator)",
-        vendor="VMware, Inc.",
-        version=API_VERSION.rpartition(".")[0],
-        build="0",
-        osType="linux-x64",
-        productLineId="vpx",
-        apiType="VirtualCenter",
-        apiVersion=API_VERSION,
-        instanceUuid=world.settings.instance_uuid,
-        licenseProductName="VMware VirtualCenter Server",
-        licenseProductVersion="8.0",
-    )
-    content = vim.ServiceInstanceContent(
-        rootFolder=vim.Folder("group-d1"),
-        propertyCollector=vim.PropertyCollector("propertyCollector"),
-        about=about,
-        **refs,
-    )
-    world.add(Record(vim.ServiceInstance("ServiceInstance"), content=content))
-    for ref in refs.values():
-        world.add(Record(ref))
-
-
-@answers(vim.ServiceInstance, "RetrieveServiceContent")
-def _retrieve_content(call: Call) -> Any:
-    return call.record.props["content"]
-
-
-@answers(vim.ServiceInstance, "CurrentTime")
-def _current_time(_call: Call) -> Any:
-    return now()
-
-
-@derives(vim.ServiceInstance, "serverClock")
-def _server_clock(_world: World, _record: Record) -> Any:
-    return now()
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
 
 
 @answers(vim.SessionManager, "Login")
 def _login(call: Call) -> Any:
     """Open a session; the server hands it out as a cookie."""
-    given = (call.args.userName.lower(), call.args.password)
-    known = (call.world.settings.username.lower(), call.world.settings.password)
-    pairs = zip(given, known, strict=True)
-    if not all([hmac.compare_digest(one.encode(), other.encode()) for one, other in pairs]):
-        raise vim.fault.InvalidLogin(
-            msg="Cannot complete login due to an incorrect user name or password."
-        )
-    key = str(uuid.uuid4())
-    info = vim.UserSession(
-        key=key,
-        userName=call.world.settings.username,
-        fullName=call.world.settings.username,
-        loginTime=now(),
-        lastActiveTime=now(),
-        locale=call.args.locale or "en",
-        messageLocale=call.args.locale or "en",
-        extensionSession=False,
-        ipAddress="127.0.0.1",
-    )
-    call.session = call.world.sessions[key] = Session(key, info)
-    message = f"User {info.userName} logged in"
-    call.world.log_event(
-        vim.event.UserLoginSessionEvent, None, message, sessionId=key, ipAddress="127.0.0.1"
-    )
+    settings, args = call.world.settings, call.args
+    is_user = _same(args.userName.lower(), settings.username.lower())
+    if not (_same(args.password, settings.password) and is_user):
+        text = "Cannot complete login due to an incorrect user name or password."
+        raise vim.fault.InvalidLogin(msg=text)
+    key, locale, user = str(uuid.uuid4()), args.locale or "en", settings.username
+    info = vim.UserSession(key=key, userName=user, fullName=user, loginTime=now())
+    info.lastActiveTime, info.locale, info.messageLocale = now(), locale, locale
+    call.session = call.world.sessions[key] = Session(info)
+    call.world.log_event(vim.event.UserLoginSessionEvent, None, f"{user} logged in", sessionId=key)
     return info
 
 
 def _end_session(world: World, session: Session) -> None:
     """Close a session with everything that is its own."""
-    world.sessions.pop(session.key, None)
+    world.sessions.pop(session.info.key, None)
     session.open = False
-    world.remove(*(one for one in list(world.records.values()) if one.session is session))
+    world.remove(*[one for one in world.records.values() if one.session is session])
 
 
 @answers(vim.SessionManager, "Logout")
@@ -114,10 +79,9 @@ def _logout(call: Call) -> None:
 @answers(vim.SessionManager, "TerminateSession")
 def _terminate(call: Call) -> None:
     """End other sessions: their next call finds them NotAuthenticated."""
-    doomed = [call.world.sessions.get(key) for key in call.args.sessionId]
-    if None in doomed or call.session in doomed:
-        raise vim.fault.NotFound(msg="no such session, or the caller's own")
-    for session in doomed:
+    for session in [call.world.sessions.get(key) for key in call.args.sessionId]:
+        if session is None or session is call.session:
+            raise vim.fault.NotFound(msg="no such session, or the caller's own")
         _end_session(call.world, session)
 
 
@@ -133,68 +97,149 @@ def _current_session(_world: World, _record: Record) -> Any:
     return session.info if session else None
 
 
-@derives(vim.SessionManager, "sessionList")
-def _session_list(world: World, _record: Record) -> Any:
-    return [session.info for session in world.sessions.values()]
-
-
-def _privileges() -> list[str]:
-    """Return the privileges that the methods spoken here need, by pyVmomi's own record."""
-    needed = {method_named(name).privId for _, name in METHODS}
-    return sorted({privilege for privilege in needed if privilege} | set(BASIC_PRIVILEGES))
-
-
-@answers(vim.AuthorizationManager, "HasPrivilegeOnEntities")
-@answers(vim.AuthorizationManager, "HasUserPrivilegeOnEntities")
+@answers(Manager, "HasPrivilegeOnEntities")
+@answers(Manager, "HasUserPrivilegeOnEntities")
 def _has_privileges(call: Call) -> Any:
-    """The one user may do everything; another user nothing. Entities must be visible."""
+    """The one user may do everything, another user nothing; the entities must be visible."""
     args = call.args
     session = call.world.sessions.get(getattr(args, "sessionId", ""))
     user = session.info.userName if session else getattr(args, "userName", "")
     granted = user.lower() == call.world.settings.username.lower()
-    availability = vim.AuthorizationManager.PrivilegeAvailability
-    return vim.AuthorizationManager.EntityPrivilege.Array(
-        vim.AuthorizationManager.EntityPrivilege(
-            entity=call.world.get(ref).ref,
-            privAvailability=[availability(privId=one, isGranted=granted) for one in args.privId],
-        )
-        for ref in getattr(args, "entity", None) or args.entities
-    )
+    available = [Manager.PrivilegeAvailability(privId=p, isGranted=granted) for p in args.privId]
+    entities = [call.world.get(ref).ref for ref in getattr(args, "entity", None) or args.entities]
+    return [Manager.EntityPrivilege(entity=one, privAvailability=available) for one in entities]
 
 
-@answers(vim.AuthorizationManager, "FetchUserPrivilegeOnEntities")
+@answers(Manager, "FetchUserPrivilegeOnEntities")
 def _fetch_privileges(call: Call) -> Any:
+    """Answer with what the methods spoken here need, by pyVmomi's own record."""
+    needed = {method_named(name).privId for _, name in METHODS} | {*BASIC_PRIVILEGES}
     known = call.args.userName.lower() == call.world.settings.username.lower()
-    result = vim.AuthorizationManager.UserPrivilegeResult
-    return result.Array(
-        result(entity=call.world.get(ref).ref, privileges=_privileges() if known else [])
-        for ref in call.args.entities
-    )
-
-
-@derives(vim.event.EventManager, "latestEvent")
-def _latest_event(world: World, _record: Record) -> Any:
-    return world.events[-1] if world.events else None
+    privileges = sorted(filter(None, needed)) if known else []
+    entities = [call.world.get(ref).ref for ref in call.args.entities]
+    return [Manager.UserPrivilegeResult(entity=one, privileges=privileges) for one in entities]
 
 
 @answers(vim.event.EventManager, "QueryEvents")
 def _query_events(call: Call) -> Any:
-    """Return events, oldest first, by entity, type, time and chain."""
+    """Return events, oldest first, by VM, type, time and chain."""
     wanted = call.args.filter
-    kinds = tuple(wanted.type or ())
-    entity = wanted.entity.entity if wanted.entity else None
     begin, end = (wanted.time.beginTime, wanted.time.endTime) if wanted.time else (None, None)
+    vm = wanted.entity.entity if wanted.entity else None
 
     def matches(event: Any) -> bool:
         return (
-            (not kinds or isinstance(event, kinds))
+            (not wanted.type or isinstance(event, tuple(wanted.type)))
             and (begin is None or event.createdTime >= begin)
             and (end is None or event.createdTime <= end)
-            and (wanted.eventChainId is None or event.chainId == wanted.eventChainId)
-            and (
-                not isinstance(entity, vim.VirtualMachine)
-                or bool(event.vm and event.vm.vm == entity)
-            )
+            and wanted.eventChainId in (None, event.chainId)
+            and (not isinstance(vm, vim.VirtualMachine) or (event.vm and event.vm.vm == vm))
         )
 
-    return vim.event.Event.Array(event for event in call.world.events if matches(event))
+    return list(filter(matches, call.world.events))
+
+
+def _children(world: World, record: Record, table: Any = CHILDREN) -> Iterator[Record]:
+    """Yield what is directly below an inventory object."""
+    for kind, names in table:
+        for name in names if isinstance(record.ref, kind) else ():
+            value = world.read(record, name)
+            for ref in value if isinstance(value, list) else [value]:
+                if (child := world.find(ref)) is not None:
+                    yield child
+
+
+def _below(world: World, record: Record, *, recursive: bool) -> Iterator[Record]:
+    for child in _children(world, record, VIEWED):
+        yield child
+        if recursive:
+            yield from _below(world, child, recursive=True)
+
+
+@derives(vim.view.ContainerView, "view")
+def _container_view(world: World, record: Record) -> list[Any]:
+    props = record.props
+    kinds = tuple(props["type"]) or (vim.ManagedEntity,)
+    found = _below(world, world.get(props["container"]), recursive=props["recursive"])
+    return list(dict.fromkeys(one.ref for one in found if isinstance(one.ref, kinds)))
+
+
+@answers(vim.view.ViewManager, "CreateContainerView")
+def _create_container_view(call: Call) -> Any:
+    args, ref = call.args, vim.view.ContainerView(call.world.new_id("view"))
+    if not isinstance(call.world.get(args.container).ref, tuple(kind for kind, _ in VIEWED)):
+        raise vmodl.fault.InvalidArgument(invalidProperty="container")
+    props = {name: getattr(args, name) for name in ("container", "type", "recursive")}
+    return call.world.add(Record(ref, call.session, **props)).ref
+
+
+@answers(vim.view.ViewManager, "CreateListView")
+def _create_list_view(call: Call) -> Any:
+    view = Record(vim.view.ListView(call.world.new_id("view")), call.session, view=[])
+    _show(call.world, view, call.args.obj)
+    return call.world.add(view).ref
+
+
+def _show(world: World, view: Record, refs: Any) -> list[Any]:
+    """Add objects to a list view; returns those that are unknown."""
+    known = [ref for ref in refs if world.find(ref) is not None]
+    view.props["view"] = list(dict.fromkeys([*view.props["view"], *known]))
+    world.touch(view)
+    return [ref for ref in refs if ref not in known]
+
+
+@answers(vim.view.ListView, "ModifyListView")
+def _modify_list_view(call: Call) -> Any:
+    props, removed = call.record.props, call.args.remove
+    props["view"] = [ref for ref in props["view"] if ref not in removed]
+    return _show(call.world, call.record, call.args.add)
+
+
+@answers(vim.view.ListView, "ResetListView")
+def _reset_list_view(call: Call) -> Any:
+    call.record.props["view"] = []
+    return _show(call.world, call.record, call.args.obj)
+
+
+METHODS[vim.view.View, "DestroyView"] = lambda call: call.world.remove(call.record)
+
+
+def _named(world: World, parent: Record, name: str) -> Record | None:
+    """Return the child of a name; %2f, %5c and %25 stand for what cannot be in a path."""
+    children = _children(world, parent)
+    same = (one for one in children if unquote(world.name_of(one.ref)) == unquote(name))
+    return next(same, None)
+
+
+@answers(vim.SearchIndex, "FindByInventoryPath")
+def _find_by_inventory_path(call: Call) -> Any:
+    """Return the object at a path such as ``DC0/vm/labs/name``."""
+    record: Record | None = call.world.records["group-d1"]
+    for name in filter(None, call.args.inventoryPath.split("/")):
+        record = _named(call.world, record, name) if record is not None else None
+    return record.ref if record is not None else None
+
+
+@answers(vim.SearchIndex, "FindChild")
+def _find_child(call: Call) -> Any:
+    found = _named(call.world, call.world.get(call.args.entity), call.args.name)
+    return found.ref if found is not None else None
+
+
+@answers(vim.SearchIndex, "FindByUuid")
+def _find_by_uuid(call: Call) -> Any:
+    """Return the VM of a BIOS or instance UUID."""
+    name, wanted = "instanceUuid" if call.args.instanceUuid else "uuid", call.args.uuid.lower()
+    vms = call.world.of_type(vim.VirtualMachine) if call.args.vmSearch else ()
+    return next((vm.ref for vm in vms if getattr(vm.config, name) == wanted), None)
+
+
+def _mine(world: World, kind: Any) -> list[Any]:
+    return [one.ref for one in world.of_type(kind) if one.session is SESSION.get()]
+
+
+DERIVED |= {
+    (vim.SessionManager, "sessionList"): lambda world, _: [s.info for s in world.sessions.values()],
+    (vim.event.EventManager, "latestEvent"): lambda world, _: [None, *world.events][-1],
+    (vim.view.ViewManager, "viewList"): lambda world, _: _mine(world, vim.view.View),
+}

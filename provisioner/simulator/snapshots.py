@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim, vmodl
 
 from provisioner.simulator.datastores import DELTA_BYTES, add_file, remove_files
-from provisioner.simulator.devices import Disk, chain, of_kind
+from provisioner.simulator.devices import Disk, chain, of_kind, parents_of_others
 from provisioner.simulator.machine import VM, Machine, Power, Snapshot, set_power
 from provisioner.simulator.reconfigure import all_or_nothing
 from provisioner.simulator.tasks import TaskRun, task
@@ -97,10 +97,11 @@ def _remove(world: World, vm: Machine, snapshots: Iterable[Snapshot]) -> None:
 
 def _consolidate(world: World, vm: Machine) -> None:
     """Merge each disk's chain into the VM's lowest own file, once no snapshot needs it."""
-    kept = set()
+    kept = parents_of_others(world, vm.moid)
     for disk in of_kind(vm.config, Disk):
         own = [one for one in chain(disk.backing) if world.files[one.fileName].owner == vm.moid]
-        disk.backing = own[-1] if own else disk.backing
+        free = [one for one in own if one.fileName not in kept]
+        disk.backing = free[-1] if free else disk.backing
         kept.add(disk.backing.fileName)
     owned = [path for path, file in world.files.items() if file.owner == vm.moid]
     remove_files(world, [path for path in owned if path.endswith(".vmdk") and path not in kept])

@@ -12,8 +12,7 @@ import ssl
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,9 +21,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provisioner.simulator.world import now
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 USERNAME = "administrator@vsphere.local"
 EVENTS_PER_START = 100_000
-CERTIFICATE_DAYS = 3650
+VALID = timedelta(days=3650)
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class StateError(Exception):
@@ -33,33 +36,20 @@ class StateError(Exception):
 
 @dataclass(frozen=True)
 class StateDir:
-    """A locked state folder, with everything in it that a start needs."""
+    """A locked state folder, and what a start needs of it.
+
+    ``endpoint`` is there only while the simulator is ready; ``certificate`` is its own CA's.
+    """
 
     path: Path
+    certificate: Path
+    key: Path
+    password_file: Path
+    endpoint: Path
     lock: IO[str]
     instance_uuid: str
     first_event_key: int
     password: str
-
-    @property
-    def certificate(self) -> Path:
-        """The server's certificate, which is also its CA's."""
-        return self.path / "certificate.pem"
-
-    @property
-    def key(self) -> Path:
-        """The certificate's private key."""
-        return self.path / "key.pem"
-
-    @property
-    def password_file(self) -> Path:
-        """Where the password is."""
-        return self.path / "password"
-
-    @property
-    def endpoint_file(self) -> Path:
-        """Where a client learns how to reach the simulator; there only while it is ready."""
-        return self.path / "endpoint.json"
 
     def announce(self, host: str, port: int) -> None:
         """Write the endpoint file."""
@@ -75,20 +65,19 @@ class StateDir:
             "thumbprint_sha256": hashlib.sha256(der).hexdigest().upper(),
             "instance_uuid": self.instance_uuid,
         }
-        _write(self.endpoint_file, json.dumps(endpoint, indent=2) + "\n")
+        _write(self.endpoint, json.dumps(endpoint, indent=2))
 
     def close(self) -> None:
         """Remove the endpoint file and release the folder."""
-        self.endpoint_file.unlink(missing_ok=True)
+        self.endpoint.unlink(missing_ok=True)
         self.lock.close()
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file of mode 0600, whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        stream.write(f"{text}\n")
     draft.replace(path)
 
 
@@ -110,57 +99,39 @@ def open_state_dir(path: Path) -> StateDir:
     except OSError as error:
         lock.close()
         raise StateError(f"a simulator already runs on {path}: stop it first") from error
-    identity = _next_identity(path / "identity.json")
-    password_file = path / "password"
-    if not password_file.exists():
-        _write(password_file, secrets.token_urlsafe(24) + "\n")
-    state = StateDir(
-        path=path,
-        lock=lock,
+    names = ("certificate.pem", "key.pem", "password", "endpoint.json", "identity.json")
+    certificate, key, password, endpoint, identity_file = (path / name for name in names)
+    identity: dict[str, Any] = {"instance_uuid": str(uuid.uuid4()), "starts": -1}
+    if identity_file.exists():
+        identity = json.loads(identity_file.read_text())
+    starts = identity["starts"] + 1
+    _write(identity_file, json.dumps({**identity, "starts": starts}))
+    if not password.exists():
+        _write(password, secrets.token_urlsafe(24))
+    if not certificate.exists():
+        _make_certificate(certificate, key)
+    endpoint.unlink(missing_ok=True)
+    return StateDir(
+        *(path, certificate, key, password, endpoint, lock),
         instance_uuid=identity["instance_uuid"],
-        first_event_key=identity["starts"] * EVENTS_PER_START + 1,
-        password=password_file.read_text().strip(),
+        first_event_key=starts * EVENTS_PER_START + 1,
+        password=password.read_text().strip(),
     )
-    state.endpoint_file.unlink(missing_ok=True)
-    if not state.certificate.exists():
-        _make_certificate(state)
-    return state
 
 
-def _next_identity(path: Path) -> dict[str, Any]:
-    if path.exists():
-        identity: dict[str, Any] = json.loads(path.read_text())
-    else:
-        identity = {"instance_uuid": str(uuid.uuid4()), "starts": -1}
-    identity["starts"] += 1
-    _write(path, json.dumps(identity) + "\n")
-    return identity
-
-
-def _make_certificate(state: StateDir) -> None:
+def _make_certificate(certificate: Path, key_file: Path) -> None:
     """Make a self-signed certificate for the loopback names."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "labctl simulator")])
-    names = [
-        x509.DNSName("localhost"),
-        *(x509.IPAddress(ipaddress.ip_address(one)) for one in ("127.0.0.1", "::1")),
-    ]
+    addresses = [x509.IPAddress(ipaddress.ip_address(one)) for one in LOOPBACK]
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now() - timedelta(days=1)).not_valid_after(now() + VALID)
+    builder = builder.add_extension(names, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now() - timedelta(days=1))
-        .not_valid_after(now() + timedelta(days=CERTIFICATE_DAYS))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    _write(state.key, private.decode())
-    _write(state.certificate, certificate.public_bytes(serialization.Encoding.PEM).decode())
+    made = builder.add_extension(usage, critical=False).sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    _write(key_file, private.decode().strip())
+    _write(certificate, made.public_bytes(pem).decode().strip())

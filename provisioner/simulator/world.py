@@ -1,7 +1,7 @@
 """The simulated vCenter's memory: managed objects and their versions, methods, files and events.
 
-One lock guards all of it. Whoever changes an object calls ``touch`` under the lock; that wakes every
-waiting property collector. Nobody holds the lock while a guest is worked on.
+One lock guards all of it. Whoever changes an object calls ``touch`` under the lock; that wakes
+every waiting property collector. Nobody holds the lock while a guest is worked on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking vCenter for everything that could be left of a lab; each answer is one row of a receipt."""
+"""Asking vCenter for everything that could be left of a lab: each answer is a row of a receipt."""
 
 from __future__ import annotations
 
@@ -115,11 +115,15 @@ class Asking:
             return f"datastore {store} is not one of the site's: it was not asked", None
         doing = f"look for {path}"
         spec = build_spec([ref], {vim.Datastore: ["browser"]})
-        (reading,) = self.session.retrieve(doing, spec)
+        readings = self.session.retrieve(doing, spec)
+        if not readings or "browser" not in readings[0].values:
+            return f"the files of datastore {store} cannot be seen", None
         search = vim.host.DatastoreBrowser.SearchSpec(matchPattern=[name])
         with self.session.cannot(doing):
-            task = reading.values["browser"].SearchDatastore_Task(
-                datastorePath=f"[{store}] {folder}", searchSpec=search
+            task = (
+                readings[0]
+                .values["browser"]
+                .SearchDatastore_Task(datastorePath=f"[{store}] {folder}", searchSpec=search)
             )
         try:
             result = self.waiter.wait_for_task(task, self.session.limits.search_s, doing)
@@ -147,7 +151,7 @@ class Asking:
         ]
         ours = [_name(one) for one in marked if one.vm.ownership is Ownership.OURS]
         if ours:
-            return f"{', '.join(ours)} carry this lab's genuine mark", False
+            return f"this lab's genuine mark is on {', '.join(ours)}", False
         copies = [_name(one) for one in marked if one.vm.ownership is Ownership.COPY]
         aside = f"; a copy by hand, which is not labctl's: {', '.join(copies)}" if copies else ""
         return f"no VM of this vCenter carries this lab's genuine mark{aside}", True

@@ -30,7 +30,7 @@ KIB_PER_GIB = 1024**2
 TEMPLATE_PATHS = ("config.template", POWER_PATH, MARK_PATH, DEVICES_PATH, SNAPSHOTS_PATH)
 STORE_PATHS = ("summary.name", "summary.accessible", "summary.maintenanceMode", "summary.freeSpace")
 DISTRIBUTED = vim.dvs.DistributedVirtualPortgroup
-CALLED = {
+CALLED: dict[Any, str] = {
     vim.Datacenter: "datacenter",
     vim.Folder: "folder",
     vim.ResourcePool: "resource pool",
@@ -98,11 +98,12 @@ class Lookup:
             )
         snapshot = _list_snapshots(readings[0].values, wanted.snapshot)[0].snapshot
         paths = [DEVICES_PATH, "config.extraConfig"]
-        (held,) = self._session.retrieve(doing, build_spec([snapshot], {vim.vm.Snapshot: paths}))
+        held = self._session.retrieve(doing, build_spec([snapshot], {vim.vm.Snapshot: paths}))
+        values = held[0].values if held else {}
         return Source(
             snapshot=snapshot,
-            nics=tuple(list_devices(held.values, vim.vm.device.VirtualEthernetCard)),
-            guestinfo_keys=tuple(str(one.key) for one in held.values["config.extraConfig"]),
+            nics=tuple(list_devices(values, vim.vm.device.VirtualEthernetCard)),
+            guestinfo_keys=tuple(str(one.key) for one in values.get("config.extraConfig", ())),
         )
 
     def _resolve(self, content: Any) -> Place:

@@ -202,6 +202,8 @@ class Machines:
 
     def _read(self, content: Any, refs: list[Any]) -> tuple[Machine, ...]:
         """Read VMs with the disks of their snapshots; what is gone is left out."""
+        if not refs:
+            return ()
         readings = retrieve(content, build_spec(refs, {vim.VirtualMachine: VM_PATHS}))
         trees = {
             one.moref: tuple(walk_snapshots(one.values.get(SNAPSHOTS_PATH, ()))) for one in readings

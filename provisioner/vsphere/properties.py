@@ -31,7 +31,7 @@ def get_moref(ref: Any) -> str:
 
 
 def build_spec(
-    objects: Iterable[Any], paths: Mapping[type, Iterable[str]], *steps: tuple[type, str]
+    objects: Iterable[Any], paths: Mapping[Any, Iterable[str]], *steps: tuple[Any, str]
 ) -> Any:
     """Build the filter that reads `paths` of objects, or of what `steps` lead to from them.
 

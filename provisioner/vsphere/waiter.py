@@ -59,6 +59,7 @@ class _Wait:
     decide: Callable[[Any], Any]
     doing: str
     since_s: float
+    looked: bool = False
     future: Future[Any] = field(default_factory=Future)
 
     def settle(self, *, value: Any = None, error: BaseException | None = None) -> None:
@@ -192,17 +193,17 @@ class Waiter:
                 if self._pending:
                     self._round()
                     self._trouble = None
-            except LabctlError as error:
-                # Not reached: who waits keeps its own deadline, so go on trying.
+            except VsphereUnavailableError as error:
+                # Who waits keeps its own deadline, so go on trying.
                 self._trouble, self._watch = error, None
                 self._closing.wait(RETRY_S)
-            except Exception as error:  # noqa: BLE001 - the thread's edge: who waits must hear of it
+            except Exception as error:  # noqa: BLE001 - the thread's edge: who waits must hear it
                 self._watch = None
                 for wait in self._pending:
                     wait.settle(error=error)
-        error = StoppedError(f"{self._session.title}: the session is being closed")
+        stopped = StoppedError(f"{self._session.title}: the session is being closed")
         for wait in self._pending:
-            wait.settle(error=error)
+            wait.settle(error=stopped)
 
     def _take_new(self) -> None:
         """Take what came in; with nothing to wait for, sleep until something does."""
@@ -227,8 +228,7 @@ class Waiter:
             with self._session.cannot("wait for changes"):
                 if self._watch is None or self._watch.serial != serial:
                     self._watch = Watch(content, serial)
-                missing = self._watch.follow((wait.ref, wait.path) for wait in self._pending)
-                touched = missing or self._wait(self._watch)
+                touched = self._follow(self._watch) or self._wait(self._watch)
         except VsphereError as error:
             self._watch = None
             if not isinstance(error.__cause__, LOST):
@@ -239,6 +239,15 @@ class Waiter:
         self._decide(
             wait for wait in self._pending if touched is None or get_moref(wait.ref) in touched
         )
+
+    def _follow(self, watch: Watch) -> set[str]:
+        """Follow what is waited for; returns the morefs that no update will ever speak of."""
+        fresh = [wait for wait in self._pending if not wait.looked]
+        silent = {get_moref(wait.ref) for wait in fresh if watch.follows(wait.ref, wait.path)}
+        missing = watch.follow((wait.ref, wait.path) for wait in self._pending)
+        for wait in fresh:
+            wait.looked = True
+        return missing | silent
 
     def _wait(self, watch: Watch) -> set[str] | None:
         """Wait for a hint; returns the morefs that changed, None when all should be looked at."""

@@ -43,6 +43,10 @@ class Watch:
         self._followed = {key: ref for key, ref in members.items() if key not in missing}
         return missing
 
+    def follows(self, ref: Any, path: str) -> bool:
+        """Tell whether this is followed already, so that only a change of it will be reported."""
+        return get_moref(ref) in self._followed and (type(ref), path) in self._filtered
+
     def _filter(self, kind: type, path: str) -> None:
         if (kind, path) not in self._filtered:
             spec = build_spec([self._view], {kind: [path]}, (vim.view.ListView, "view"))

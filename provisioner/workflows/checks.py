@@ -18,7 +18,7 @@ from provisioner.model.spec import Check, CheckKind, RunAs
 from provisioner.ports import ShellTarget
 from provisioner.workflows.work import Toolbox, build_target
 
-TRIAL_KEYS = "/run/labctl-trial-keys"
+TRIAL_KEYS = "/run/labctl/keys"  # linux_baseline's sshd looks there
 KEY_COMMAND_S = 30.0
 SAW_LIMIT = 500
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from provisioner.errors import CheckFailedError, GuestUnreachableError, LabctlError, NotFoundError
@@ -28,7 +30,7 @@ def provision(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
     """
     work = Work(tools, "provision", lab_id, generation)
     specs = {guest.slot: guest for guest in work.get_lab().blueprint.guests}
-    try:
+    with _ending_ready_or_failed(work):
         (placement,) = flow.run(work.step("preflight", partial(_preflight, work)))
         for name, act in (
             ("clone", partial(_clone, work, specs, placement)),
@@ -40,12 +42,30 @@ def provision(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
             flow.run(*(work.step(name, partial(act, slot), slot) for slot in specs))
         flow.run(work.step("converge", partial(_converge, work)))
         flow.run(*(work.step("trials", partial(_trials, work, slot), slot) for slot in specs))
+
+
+def converge(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
+    """Bring the guests of a standing lab back to their blueprint, and prove it as `provision` does.
+
+    Raises as `provision` does.
+    """
+    work = Work(tools, "converge", lab_id, generation)
+    slots = [guest.slot for guest in work.get_lab().blueprint.guests]
+    with _ending_ready_or_failed(work):
+        flow.run(*(work.step("login", partial(_login, work, slot), slot) for slot in slots))
+        flow.run(work.step("converge", partial(_converge, work)))
+        flow.run(*(work.step("trials", partial(_trials, work, slot), slot) for slot in slots))
+
+
+@contextmanager
+def _ending_ready_or_failed(work: Work) -> Iterator[None]:
+    set_state = partial(work.tools.store.set_state, work.lab_id, work.generation)
+    try:
+        yield
     except LabctlError as error:
-        tools.store.set_state(
-            lab_id, generation, LabState.FAILED, tools.clock.now(), note=error.what
-        )
+        set_state(LabState.FAILED, work.tools.clock.now(), note=error.what)
         raise
-    tools.store.set_state(lab_id, generation, LabState.READY, tools.clock.now())
+    set_state(LabState.READY, work.tools.clock.now())
 
 
 def _preflight(work: Work) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import mul
 from typing import Any
 
 import pytest
@@ -53,7 +55,7 @@ def test_a_workflow_gets_its_lab_and_its_values_in_order(make_engine: MakeEngine
 
     def workflow(flow: Flow, lab_id: str, generation: int) -> None:
         seen.append((lab_id, generation))
-        seen.append(flow.run(*(Step("clone", lambda n=n: n * 10, slot=str(n)) for n in range(20))))
+        seen.append(flow.run(*(Step("clone", partial(mul, n, 10), slot=str(n)) for n in range(20))))
         seen.append(flow.run())
 
     engine = make_engine({"provision": workflow})
@@ -83,7 +85,7 @@ def test_the_first_error_in_order_is_raised_when_all_have_ended(run: Any) -> Non
         Step("clone", lambda: ended.append("a"), slot="a"),
         Step("clone", lambda: fail("b has no room"), slot="b"),
         Step("clone", lambda: fail("c has no room"), slot="c"),
-        *(Step("clone", lambda n=n: ended.append(n), slot=n) for n in "defghijklm"),
+        *(Step("clone", partial(ended.append, n), slot=n) for n in "defghijklm"),
     ]
     with pytest.raises(CapacityError, match="b has no room"):
         run(lambda flow: flow.run(*steps))

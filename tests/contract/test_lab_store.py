@@ -196,12 +196,13 @@ def test_what_does_not_exist_cannot_be_changed(store: Store) -> None:
     (guest,) = make_guests(lab)
     store.add_lab(lab, (guest,), make_audit())
     stranger = replace(guest.identity, instance_uuid="another")
-    for change in (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: store.update_guest(stranger, moref="vm-1"),
         lambda: store.set_state("ana-mlops", 2, LabState.READY, NOW),
         lambda: store.set_desired("bo-mlops", 1, Desired.ABSENT, make_audit()),
         lambda: store.save_receipt("bo-mlops", 1, "{}"),
-    ):
+    )
+    for change in changes:
         with pytest.raises(UnknownLabError):
             change()
     assert store.find_lab("ana-mlops") == lab

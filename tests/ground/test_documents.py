@@ -9,11 +9,13 @@ import pytest
 
 from provisioner import errors
 from provisioner.cli.main import VERBS
+from provisioner.vsphere.privileges import NEEDED
 from tests.ground.project import PROJECT, list_files
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 PAGES = list_files("*.md")
+NAME = re.compile(r"`([A-Za-z.]+)`")
 RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text()
 
 
@@ -23,13 +25,26 @@ def test_every_target_says_what_it_does() -> None:
         assert re.search(rf"^{target}:.*## \w", MAKEFILE, re.MULTILINE), target
 
 
+def read_commands(page: Path) -> str:
+    """What a page says in code: shell blocks, indented lines, words in backticks."""
+    text = page.read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines = re.findall(r"^ {4}(?:make|labctl|\.venv).*", prose, re.MULTILINE)
+    return "\n".join([*blocks, *lines, *re.findall(r"`([^`]+)`", prose)])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_make_targets_and_verbs_of_a_page_exist(page: Path) -> None:
-    text = page.read_text()
-    code = " ".join(re.findall(r"`[^`]+`", text)) + "\n".join(re.findall(r"^ {4}.*", text, re.M))
-    code += "\n".join(re.findall(r"```.*?```", text, re.DOTALL))
-    assert set(re.findall(r"\bmake ([a-z]+)", code)) - TARGETS == set()
-    assert set(re.findall(r"\blabctl ([a-z]+)", code)) - set(VERBS) == set()
+    commands = read_commands(page)
+    assert set(re.findall(r"\bmake ([a-z]+)", commands)) - TARGETS == set()
+    assert set(re.findall(r"\blabctl ([a-z]+)", commands)) - set(VERBS) == set()
+
+
+def test_pages_do_name_targets_and_verbs() -> None:
+    commands = "\n".join(read_commands(page) for page in PAGES)
+    assert set(re.findall(r"\blabctl ([a-z]+)", commands)) == set(VERBS)
+    assert {"demo", "test", "check"} <= set(re.findall(r"\bmake ([a-z]+)", commands))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
@@ -68,6 +83,13 @@ def test_every_exit_code_is_in_the_runbook() -> None:
     assert codes | {0} <= documented
 
 
+def test_the_runbook_prints_the_vsphere_role_that_the_code_asks_for() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| (`[A-Z][^|]+) \|", RUNBOOK, re.MULTILINE)
+    printed = {(where, what, name) for where, what, names in rows for name in NAME.findall(names)}
+    asked = {(row.where, row.what_for, name) for row in NEEDED for name in row.privileges}
+    assert printed == asked
+
+
 def test_decisions_are_numbered_and_have_their_parts() -> None:
     pages = sorted((PROJECT / "docs" / "decisions").glob("*.md"))
     assert [page.name[:4] for page in pages] == [f"{n:04}" for n in range(1, len(pages) + 1)]
@@ -78,7 +100,7 @@ def test_decisions_are_numbered_and_have_their_parts() -> None:
 
 
 def test_each_word_of_the_glossary_has_one_row() -> None:
-    text = (PROJECT / "docs" / "glossary.md").read_text()
+    text = (PROJECT / "docs" / "glossary.md").read_text().split("\n\n")[2]
     words = [
         word.strip()
         for row in re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)

@@ -44,7 +44,7 @@ def list_modules() -> set[str]:
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [LINT_IMPORTS, "--no-logo", "--no-cache"],
+        [LINT_IMPORTS, "--no-logo"],
         cwd=folder,
         capture_output=True,
         text=True,

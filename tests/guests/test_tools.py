@@ -215,9 +215,10 @@ def test_malformed_reports_are_refused(change: dict[str, Any]) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
 )
-NIC = st.fixed_dictionaries({"name": JSON, "mac": JSON, "addresses": JSON | st.lists(JSON)})
+NIC = st.fixed_dictionaries({"name": JSON, "mac": JSON, "addresses": JSON | st.lists(JSON, max_size=3)})
 
 
 @given(st.text() | JSON.map(json.dumps))
@@ -229,7 +230,7 @@ def test_any_text_is_a_report_or_refused(text: str) -> None:
     assert state.tools_running
 
 
-@given(st.lists(NIC))
+@given(st.lists(NIC, max_size=3))
 def test_any_nics_are_parsed_or_refused(nics: list[dict[str, Any]]) -> None:
     try:
         state = parse_report(json.dumps({"hostname": "guest", "nics": nics}))

@@ -1,5 +1,8 @@
 """CloneSpec and ConfigSpec honoured in full, and what a clone inherits."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim
 
 if TYPE_CHECKING:
-    from conftest import Client
+    from tests.simulator.conftest import Client
 
 Option = vim.option.OptionValue
 Nic = vim.vm.device.VirtualEthernetCard
@@ -89,7 +92,7 @@ def test_everything_in_one_call(client: Client) -> None:
     }
     assert vm.runtime.powerState == "poweredOn"
     assert vm.runtime.host is not None
-    hardware = client.simulator.world.records[vm._moId].hardware()  # type: ignore[attr-defined]
+    hardware = client.simulator.world.records[vm._moId].hardware()
     assert (hardware.cpus, hardware.memory_mib, dict(hardware.guestinfo)) == (
         3,
         3072,
@@ -100,7 +103,8 @@ def test_everything_in_one_call(client: Client) -> None:
 
 def test_extra_config_is_inherited_overridden_and_deleted_by_key(client: Client) -> None:
     first = client.clone(
-        "parent", extraConfig=[Option(key=key, value="parent") for key in ("keep", "change", "drop")]
+        "parent",
+        extraConfig=[Option(key=key, value="parent") for key in ("keep", "change", "drop")],
     )
     spec = client.linked_spec(
         extraConfig=[Option(key="change", value="child"), Option(key="drop", value="")]
@@ -134,9 +138,7 @@ def test_a_full_clone_has_no_parent_and_its_disk_can_grow(client: Client) -> Non
     assert [store.name for store in vm.datastore] == ["datastore-1"]
     disk.capacityInKB, disk.capacityInBytes = 40 * 1024**2, 40 * 1024**3
     client.do(
-        vm.ReconfigVM_Task(
-            vim.vm.ConfigSpec(deviceChange=[Spec(operation="edit", device=disk)])
-        )
+        vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[Spec(operation="edit", device=disk)]))
     )
     assert devices(vm, Disk)[0].capacityInKB == 40 * 1024**2
 
@@ -151,7 +153,7 @@ def test_a_clone_can_be_a_template(client: Client) -> None:
 
 def attach(client: Client, vm: Any, path: str, **values: Any) -> Any:
     backing = Disk.FlatVer2BackingInfo(fileName=path, diskMode="persistent")
-    spec = Spec(operation="add", device=Disk(key=-1, backing=backing, **values), **{})
+    spec: Any = Spec(operation="add", device=Disk(key=-1, backing=backing, **values))
     if values:
         spec.fileOperation = "create"
     client.do(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[spec])))
@@ -211,15 +213,13 @@ def test_nics_are_added_disconnected_and_removed(client: Client) -> None:
     one, two = devices(vm, Nic)
     assert (one.macAddress, one.connectable.startConnected) == (first.macAddress, False)
     assert (two.key, two.backing.deviceName) == (4001, "sealed")
-    hardware = client.simulator.world.records[vm._moId].hardware()  # type: ignore[attr-defined]
+    hardware = client.simulator.world.records[vm._moId].hardware()
     assert [(nic.portgroup, nic.connected) for nic in hardware.nics] == [
         ("lab", False),
         ("sealed", True),
     ]
     client.do(
-        vm.ReconfigVM_Task(
-            vim.vm.ConfigSpec(deviceChange=[Spec(operation="remove", device=one)])
-        )
+        vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[Spec(operation="remove", device=one)]))
     )
     assert [nic.key for nic in devices(vm, Nic)] == [4001]
 

@@ -1,6 +1,11 @@
 """Property paths: what parses comes back, what does not is refused."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
+
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -30,16 +35,13 @@ def test_a_written_path_is_read_back(steps: list[Step]) -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_path_or_refused(text: str) -> None:
-    try:
-        steps = parse_path(text)
-    except vmodl.query.InvalidProperty as fault:
-        assert fault.name == text
-    else:
-        assert ".".join(step.name for step in steps)
-        assert all(step.name for step in steps)
+    with contextlib.suppress(vmodl.query.InvalidProperty):
+        assert all(step.name.isidentifier() for step in parse_path(text))
 
 
-@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "a[", "a[]", 'a["b]', "a b", "a[1]b", "a\n"])
+@pytest.mark.parametrize(
+    "path", ["", ".", "a.", ".a", "a..b", "a[", "a[]", 'a["b]', "a b", "a[1]b", "a\n"]
+)
 def test_no_paths(path: str) -> None:
     with pytest.raises(vmodl.query.InvalidProperty):
         parse_path(path)

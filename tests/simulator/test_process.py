@@ -1,5 +1,8 @@
 """The process: what it writes, refuses and leaves behind."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 import hashlib
@@ -8,7 +11,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from pyVim.connect import SmartConnect
@@ -40,13 +43,18 @@ def _run(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.wait()
-        process.stderr.close()
+        _stderr(process).close()
+
+
+def _stderr(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stderr is not None
+    return process.stderr
 
 
 def endpoint(process: subprocess.Popen[str], state: Path) -> dict[str, Any]:
     """Return what the simulator announces, once it does."""
-    assert process.stderr is not None
-    assert any("ready: https://127.0.0.1:" in line for line in process.stderr), "it never was ready"
+    lines = _stderr(process)
+    assert any("ready: https://127.0.0.1:" in line for line in lines), "it never was ready"
     found: dict[str, Any] = json.loads((state / "endpoint.json").read_text())
     return found
 
@@ -88,7 +96,7 @@ def test_a_start_announces_itself_and_a_stop_takes_it_back(
 
     second = run()
     assert second.wait(DEADLINE_S) == 1
-    assert "already runs" in second.stderr.read()
+    assert "already runs" in _stderr(second).read()
     assert (state / "endpoint.json").exists(), "the first one is not disturbed"
     assert stop(process) == 0
     assert not (state / "endpoint.json").exists()

@@ -1,5 +1,8 @@
 """What a real vCenter refuses is refused here, with the same fault type."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,7 @@ from pyVmomi import vim, vmodl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Client
+    from tests.simulator.conftest import Client
 
 LINKED = "createNewChildDiskBacking"
 Nic = vim.vm.device.VirtualEthernetCard
@@ -83,9 +86,7 @@ CLONES: dict[str, tuple[Callable[[Client], Any], Any]] = {
         vim.fault.InvalidDeviceBacking,
     ),
     "a larger linked disk": (
-        lambda it: changed(
-            it, config=disk("edit", None, key=2000, capacityInKB=64 * 1024**2)
-        ),
+        lambda it: changed(it, config=disk("edit", None, key=2000, capacityInKB=64 * 1024**2)),
         vim.fault.InvalidDeviceOperation,
     ),
     "a config nobody simulates": (
@@ -119,7 +120,11 @@ def test_clones_that_are_refused_leave_nothing(client: Client, case: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("taken", vim.fault.DuplicateName), ("", vim.fault.InvalidName), ("x" * 81, vim.fault.InvalidName)],
+    [
+        ("taken", vim.fault.DuplicateName),
+        ("", vim.fault.InvalidName),
+        ("x" * 81, vim.fault.InvalidName),
+    ],
 )
 def test_names_that_are_refused(client: Client, name: str, fault: Any) -> None:
     if name == "taken":
@@ -147,7 +152,7 @@ def test_what_a_marked_template_refuses(client: Client) -> None:
     marked = client.find("DC0/vm/templates/debian-13-marked")
     assert marked.config.template
     for task in (
-        lambda: marked.PowerOnVM_Task(),
+        marked.PowerOnVM_Task,
         lambda: marked.ReconfigVM_Task(vim.vm.ConfigSpec(numCPUs=1)),
         lambda: marked.CreateSnapshot_Task("s", "", False, False),
         lambda: marked.CloneVM_Task(client.labs, "x", changed(client, snapshot=None)),
@@ -251,8 +256,7 @@ def test_a_refused_change_changes_nothing(client: Client, case: str) -> None:
         client.do(vm.PowerOnVM_Task())
     before = str(vm.config), vm.runtime.powerState, dict(client.simulator.world.files)
     with pytest.raises(fault):
-        result = act(vm)
-        client.do(result)
+        client.do(act(vm))
     assert (str(vm.config), vm.runtime.powerState, dict(client.simulator.world.files)) == before
     if is_on:
         client.do(vm.PowerOffVM_Task())
@@ -263,7 +267,7 @@ def test_guest_calls_need_tools(client: Client) -> None:
     vm = client.clone("no-tools")
     client.do(vm.PowerOnVM_Task())
     client.wait_until(vm, "guest.toolsRunningStatus", lambda it: it == "guestToolsRunning")
-    client.simulator.world.records[vm._moId].guest = None  # type: ignore[attr-defined]
+    client.simulator.world.records[vm._moId].guest = None
     with pytest.raises(vim.fault.ToolsUnavailable):
         vm.ShutdownGuest()
 

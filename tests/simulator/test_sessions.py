@@ -1,5 +1,8 @@
 """Login, logout, what may be asked without one, and what HTTP clients may do wrong."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 import http.client
@@ -7,10 +10,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pyVmomi import SoapStubAdapter, vim, vmodl
+from pyVmomi import vim, vmodl
+from pyVmomi.SoapAdapter import SoapStubAdapter
 
 if TYPE_CHECKING:
-    from conftest import Client, Simulator
+    from tests.simulator.conftest import Client, Simulator
 
 Query = vmodl.query.PropertyCollector
 ENVELOPE = (
@@ -123,7 +127,17 @@ LOGIN = '<_this type="SessionManager">SessionManager</_this><userName>a</userNam
         '<!DOCTYPE a [<!ENTITY b "c">]>' + ENVELOPE.format("<a>&b;</a>"),
         ENVELOPE.format(f'<CurrentTime xmlns="urn:vim25">{THIS}</CurrentTime>')[:-20],
     ],
-    ids=["text", "no envelope", "empty", "method", "no _this", "parameter", "missing", "doctype", "cut"],
+    ids=[
+        "text",
+        "no envelope",
+        "empty",
+        "method",
+        "no _this",
+        "parameter",
+        "missing",
+        "doctype",
+        "cut",
+    ],
 )
 def test_malformed_calls_are_invalid_requests(simulator: Simulator, body: str) -> None:
     status, text = post(simulator, body)

@@ -1,5 +1,8 @@
 """Snapshots: the tree, the disk chain, what a revert brings back."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -8,7 +11,7 @@ import pytest
 from pyVmomi import vim, vmodl
 
 if TYPE_CHECKING:
-    from conftest import Client
+    from tests.simulator.conftest import Client
 
 
 def snap(client: Client, vm: Any, name: str) -> Any:
@@ -21,6 +24,7 @@ def tree(nodes: Any) -> Any:
 
 def disk_files(vm: Any) -> list[str]:
     disk = vim.vm.device.VirtualDisk
+    backing: Any
     (backing,) = [one.backing for one in vm.config.hardware.device if isinstance(one, disk)]
     names = []
     while backing is not None:

@@ -1,5 +1,8 @@
 """What a guest says through its tools: shown to clients, lost at power off, never trusted."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,7 @@ from provisioner.simulator.guests import GuestNic, GuestState, NullGuests
 from provisioner.simulator.machine import MachineTools
 
 if TYPE_CHECKING:
-    from conftest import Client
+    from tests.simulator.conftest import Client
 
 KEY = "guestinfo.labctl.hostkey"
 

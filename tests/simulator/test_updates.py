@@ -1,5 +1,8 @@
 """The PropertyCollector: versions, truncation, cancel, list views, pages."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 import threading
@@ -12,7 +15,7 @@ from pyVmomi import vim, vmodl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Client
+    from tests.simulator.conftest import Client
 
 Query = vmodl.query.PropertyCollector
 
@@ -49,7 +52,9 @@ def test_first_everything_then_only_what_changed(client: Client) -> None:
     second = client.wait(first.version)
     assert changes(second) == [("modify", vm, "config.annotation", "two")]
     assert client.collector.CheckForUpdates(second.version) is None
-    assert changes(client.wait(first.version)) == changes(second), "a lost answer can be asked again"
+    assert changes(client.wait(first.version)) == changes(second), (
+        "a lost answer can be asked again"
+    )
 
 
 def test_unset_again_is_a_change_without_a_value(client: Client) -> None:
@@ -162,7 +167,7 @@ def test_tasks_are_followed_with_progress_and_state(client: Client) -> None:
 
 
 def test_indexed_paths_and_what_is_missing(client: Client) -> None:
-    option = vim.option.OptionValue(key="labctl.mark", value="it's \"me\"")
+    option = vim.option.OptionValue(key="labctl.mark", value='it\'s "me"')
     vm = client.clone("indexed", extraConfig=[option])
     spec = Query.FilterSpec(
         objectSet=[Query.ObjectSpec(obj=vm)],
@@ -193,7 +198,9 @@ def test_indexed_paths_and_what_is_missing(client: Client) -> None:
     assert isinstance(missing.fault, vmodl.query.InvalidProperty)
 
 
-@pytest.mark.parametrize("path", ["nothing", "config.nothing", "config..name", "config.hardware.device.key", "name[1]"])
+@pytest.mark.parametrize(
+    "path", ["nothing", "config.nothing", "config..name", "config.hardware.device.key", "name[1]"]
+)
 def test_paths_that_no_vm_has_are_refused(client: Client, path: str) -> None:
     with pytest.raises(vmodl.query.InvalidProperty):
         client.filter([client.template], [path])

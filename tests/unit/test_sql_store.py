@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def test_every_connection_is_durable_and_checks_keys(path: Path) -> None:
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     open_store(path).close()
-    run_sql(path, f"UPDATE schema_versions SET version = {SCHEMA_VERSION + 1}")
+    run_sql(path, "UPDATE schema_versions SET version = version + 1")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="newer labctl") as caught:
         open_store(path)
@@ -251,11 +252,12 @@ def test_a_decision_is_made_with_the_write_lock_held(path: Path) -> None:
 
 
 # sqlite.org/rescode.html, all primary codes but OK, ROW and DONE, which are no faults.
-PRIMARY_CODES = (
-    "ABORT AUTH BUSY CANTOPEN CONSTRAINT CORRUPT EMPTY ERROR FORMAT FULL INTERNAL INTERRUPT IOERR "
-    "LOCKED MISMATCH MISUSE NOLFS NOMEM NOTADB NOTFOUND NOTICE PERM PROTOCOL RANGE READONLY SCHEMA "
-    "TOOBIG WARNING"
-).split()
+PRIMARY_CODES = re.findall(
+    r"\w+",
+    """ABORT AUTH BUSY CANTOPEN CONSTRAINT CORRUPT EMPTY ERROR FORMAT FULL INTERNAL INTERRUPT IOERR
+    LOCKED MISMATCH MISUSE NOLFS NOMEM NOTADB NOTFOUND NOTICE PERM PROTOCOL RANGE READONLY SCHEMA
+    TOOBIG WARNING""",
+)
 
 
 def test_every_fault_of_sqlite_has_its_words() -> None:
@@ -315,9 +317,12 @@ def _pooled(store: SqlStore) -> list[sqlite3.Connection]:
 
 def test_values_of_a_statement_are_never_told(path: Path) -> None:
     store = open_store(path)
-    with pytest.raises(StoreError) as caught, faults.translated_faults():
-        with store._writing.begin() as connection:
-            connection.execute(text("INSERT INTO nowhere VALUES (:word)"), {"word": "canary"})
+    with (
+        pytest.raises(StoreError) as caught,
+        faults.translated_faults(),
+        store._writing.begin() as connection,
+    ):
+        connection.execute(text("INSERT INTO nowhere VALUES (:word)"), {"word": "canary"})
     told = f"{caught.value} {caught.value.__cause__}"
     store.close()
     assert "nowhere" in told

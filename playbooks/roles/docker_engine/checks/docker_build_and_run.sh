@@ -1,6 +1,7 @@
 set -u
 name=labctl-trial-$$-$RANDOM
 scratch=$(mktemp -d) || exit 1
+export DOCKER_CONFIG=$scratch/config # the client writes notes there
 records() { docker buildx du --verbose 2>/dev/null | awk '/^ID:/ {print $2}' | sort; }
 before=$(records)
 cleanup() {

@@ -8,7 +8,7 @@ if ! curl --noproxy '*' -fsS -m 20 "http://127.0.0.1:$port/health" >/dev/null 2>
     echo "mlflow.service runs, but http://127.0.0.1:$port/health does not answer"
     exit 1
 fi
-version=$(curl --noproxy '*' -fsS -m 20 "http://127.0.0.1:$port/version")
+version=$(/opt/mlflow/bin/python -c 'import importlib.metadata as m; print(m.version("mlflow"))')
 listening=$(ss -Hltn "sport = :$port" | awk '{print $4}' | sort -u | paste -sd ' ')
 if [ "$listening" != "127.0.0.1:$port" ]; then
     echo "MLflow listens on $listening instead of 127.0.0.1:$port alone"
@@ -21,4 +21,4 @@ if [ "${tables:-0}" != 2 ] || [ "${users:-0}" -lt 1 ]; then
     echo "MLflow answers, but its runs or accounts are not in PostgreSQL"
     exit 1
 fi
-echo "MLflow ${version:-of unknown version} on 127.0.0.1:$port, runs and $users accounts in $(psql --version | cut -d' ' -f2,3)"
+echo "MLflow $version on 127.0.0.1:$port, runs and $users accounts in PostgreSQL $(psql --version | cut -d' ' -f3)"

@@ -4,12 +4,14 @@ Runs as root, because MLflow lets only its server's side delete for good; the wo
 with the hire's account, login and rights.
 """
 
+import os
 import pwd
 import secrets
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 UNIT = Path("/etc/systemd/system/mlflow.service")
@@ -83,13 +85,15 @@ cli(["gc", "--backend-store-uri", uri, "--artifacts-destination", destination,
 
 
 def run_as(login: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program with the rights and the clean environment of an account."""
-    home = pwd.getpwnam(login).pw_dir
-    return subprocess.run(
-        ["runuser", "-u", login, "--", "env", "-i", f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin",
-         sys.executable, "-", *arguments],
-        input=program, capture_output=True, text=True, cwd="/", check=False,
-    )
+    """Run a Python program with an account's rights, in a clean environment and a scratch home."""
+    account = pwd.getpwnam(login)
+    with tempfile.TemporaryDirectory(prefix="labctl-trial-") as scratch:
+        os.chown(scratch, account.pw_uid, account.pw_gid)
+        return subprocess.run(
+            ["runuser", "-u", login, "--", "env", "-i", f"HOME={scratch}", f"TMPDIR={scratch}",
+             "PATH=/usr/local/bin:/usr/bin:/bin", sys.executable, "-", *arguments],
+            input=program, capture_output=True, text=True, cwd=scratch, check=False,
+        )
 
 
 def get_option(name: str) -> str:
@@ -114,21 +118,23 @@ def destroy(experiment: str, runs: list[str], models: list[str]) -> str:
         f"http://127.0.0.1:{get_option('--port')}", experiment, ",".join(runs), ",".join(models),
     )
     shutil.rmtree(Path(destination) / experiment, ignore_errors=True)
+    # MLflow 3.17 forgets these two when it deletes for good.
+    gone = ", ".join(f"'{key}'" for key in (*runs, *models, "none"))
+    sql("mlflow", f"DELETE FROM inputs WHERE source_id IN ({gone}) OR destination_id IN ({gone})")
+    grants = f"resource_type = 'experiment' AND resource_pattern = '{experiment}'"
+    sql("mlflow_auth", f"DELETE FROM role_permissions WHERE {grants}")
     return "" if done.returncode == 0 else done.stderr.strip()
 
 
 def find_left(name: str, experiment: str) -> str:
     """Tell what of the trial MLflow's databases and disk still hold."""
-    left = [
-        table
-        for table, where in (
-            ("experiments", f"name = '{name}'"),
-            ("registered_models", f"name = '{name}'"),
-            ("runs", f"experiment_id = {experiment}"),
-            ("logged_models", f"experiment_id = {experiment}"),
-        )
-        if sql("mlflow", f"SELECT count(*) FROM {table} WHERE {where}") != "0"
-    ]
+    left = sql(
+        "mlflow",
+        f"SELECT 'experiment' FROM experiments WHERE name = '{name}' "
+        f"UNION SELECT 'registered model' FROM registered_models WHERE name = '{name}' "
+        f"UNION SELECT 'run' FROM runs WHERE experiment_id = {experiment} "
+        f"UNION SELECT 'logged model' FROM logged_models WHERE experiment_id = {experiment}",
+    ).splitlines()
     if (Path(get_option("--artifacts-destination")) / experiment).exists():
         left.append("artifacts")
     return ", ".join(left)

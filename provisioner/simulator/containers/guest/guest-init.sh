@@ -22,6 +22,7 @@ hostname -F /etc/hostname
 
 # "nic ADDRESS MAC" and "nameserver ADDRESS" lines.
 settings=$(/usr/bin/vmware-rpctool simulator.boot)
+echo 1 > /proc/sys/net/ipv4/conf/all/arp_notify # neighbours may know the container's own MAC already
 echo "$settings" | while read -r word address mac; do
     [ "$word" = nic ] || continue
     device=$(ip -o -4 address show to "$address" | awk '{ sub(/@.*/, "", $2); print $2; exit }')

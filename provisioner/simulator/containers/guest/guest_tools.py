@@ -1,5 +1,6 @@
 """The guest's half of the stand-in for VMware Tools; runs on the guest's own Python alone."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -109,16 +110,8 @@ def wait_for_change(changes: list[int]) -> None:
             return
         patience_s = QUIET_S
         for change in ready:
-            drain(change)
-
-
-def drain(change: int) -> None:
-    """Read away what is pending; only that something changed matters."""
-    try:
-        while os.read(change, 65536):
-            pass
-    except OSError:  # empty again, or so many changes that the kernel dropped some
-        return
+            with contextlib.suppress(OSError):  # so many changes that the kernel dropped some
+                os.read(change, 1 << 20)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""What the contract suites share: Ansible on this machine instead of on a guest."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.converge import RunnerConfigurator
+from provisioner.ports import PlayOrder
+
+PAUSE = threading.Event()
+CONFIG = """[defaults]
+interpreter_python = {python}
+host_key_checking = True
+gathering = explicit
+retry_files_enabled = False
+"""
+
+
+def wait_until(check: Callable[[], object], deadline_s: float = 20) -> None:
+    """Return as soon as the check is true."""
+    end_s = time.monotonic() + deadline_s
+    while not check():
+        assert time.monotonic() < end_s, f"still not so after {deadline_s} s"
+        PAUSE.wait(0.05)
+
+
+class Ansible:
+    """Playbooks of a test, and a configurator that runs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.playbooks = folder / "playbooks"
+        self.playbooks.mkdir()
+        self.run_root = folder / "state" / "runs"
+        (self.playbooks / "ansible.cfg").write_text(CONFIG.format(python=sys.executable))
+        self.configurator = RunnerConfigurator(self.playbooks, self.run_root)
+
+    def order(
+        self,
+        tasks: list[dict[str, Any]],
+        hosts: dict[str, Any] | None = None,
+        lab: str = "ana-mlops",
+    ) -> PlayOrder:
+        """Write a playbook with one play of these tasks, and order it for local guests."""
+        play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+        return self.order_text(json.dumps([play]), hosts, lab)
+
+    def order_text(
+        self, text: str, hosts: dict[str, Any] | None = None, lab: str = "ana-mlops"
+    ) -> PlayOrder:
+        name = f"{lab}.yml"
+        (self.playbooks / name).write_text(text)
+        local = {"ansible_connection": "local"}
+        inventory = {"all": {"hosts": hosts or {"workbench": local}}}
+        return PlayOrder(lab_id=lab, playbook=name, inventory=inventory)
+
+    def run_folders(self) -> list[Path]:
+        """List the run folders of this test that exist now, in memory and on disk."""
+        prefix = self.configurator._folders._prefix
+        shared = Path("/dev/shm")  # noqa: S108 - looked at, not written
+        return [*shared.glob(f"{prefix}*"), *self.run_root.glob("*")]
+
+
+@pytest.fixture
+def ansible(tmp_path: Path) -> Ansible:
+    return Ansible(tmp_path)

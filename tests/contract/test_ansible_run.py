@@ -1,0 +1,403 @@
+"""One Ansible run leaves no process, no file and no secret, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import pytest
+
+from provisioner.converge import RunnerConfigurator, run_folder
+from provisioner.converge.configurator import build_env
+from provisioner.converge.processes import list_descendants, list_marked, read_command
+from provisioner.credentials import FileCredentials
+from provisioner.errors import (
+    BusyError,
+    ConvergeError,
+    GuestUnreachableError,
+    PlayFailedError,
+    StoppedError,
+)
+from provisioner.model.observed import PlayProgress
+from tests.contract.conftest import Ansible, wait_until
+from tests.contract.ssh_server import SshServer, serving
+
+PROJECT = Path(__file__).parents[2]
+LOCAL = {"ansible_connection": "local"}
+
+
+def run(ansible: Ansible, tasks: list[dict[str, Any]], **hosts: Any) -> list[PlayProgress]:
+    events: list[PlayProgress] = []
+    ansible.configurator.run_play(ansible.order(tasks, hosts or None), events.append, lambda: False)
+    return events
+
+
+@pytest.fixture
+def sleeps(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
+    """Play tasks that start processes with a time of their own, and leave one of them behind."""
+    number = f"{os.getpid()}{abs(hash(request.node.name)) % 10_000}"
+    left = f"setsid sleep 300.1{number} >/dev/null 2>&1 </dev/null & sleep 300.2{number}"
+    yield [{"name": "Sleep", "shell": left}]
+    for pid in find_sleeps(number):
+        os.kill(pid, signal.SIGKILL)
+
+
+def find_sleeps(number: str) -> list[int]:
+    return [pid for pid in list_pids() if number.encode() in read_command(pid)]
+
+
+def list_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def get_number(sleeps: list[dict[str, Any]]) -> str:
+    return str(sleeps[0]["shell"]).rpartition("300.2")[2]
+
+
+# -- how a run ends --------------------------------------------------------------------------------
+
+
+def test_cancelling_ends_all_that_the_run_started(
+    ansible: Ansible, sleeps: list[dict[str, Any]]
+) -> None:
+    number = get_number(sleeps)
+    seen: list[int] = []
+
+    def is_cancelled() -> bool:
+        seen[:] = find_sleeps(number) or seen
+        return len(seen) >= 2
+
+    with pytest.raises(StoppedError):
+        ansible.configurator.run_play(ansible.order(sleeps), lambda _event: None, is_cancelled)
+    assert len(seen) >= 2, "negative control: they did run"
+    assert find_sleeps(number) == []
+    assert ansible.run_folders() == []
+
+
+def test_what_a_good_run_leaves_behind_is_ended_too(ansible: Ansible) -> None:
+    number = f"300.3{os.getpid()}"
+    run(
+        ansible, [{"name": "Leave", "shell": f"setsid sleep {number} >/dev/null 2>&1 </dev/null &"}]
+    )
+    assert find_sleeps(number) == []
+
+
+def test_a_run_that_takes_too_long_is_stopped(
+    ansible: Ansible, sleeps: list[dict[str, Any]]
+) -> None:
+    ansible.configurator._limit_s = 4
+    with pytest.raises(GuestUnreachableError, match="did not end within 4 s"):
+        ansible.configurator.run_play(ansible.order(sleeps), lambda _event: None, lambda: False)
+    assert find_sleeps(get_number(sleeps)) == []
+
+
+def test_a_killed_job_leaves_nothing(ansible: Ansible, sleeps: list[dict[str, Any]]) -> None:
+    number = get_number(sleeps)
+    killed: list[int] = []
+
+    def is_cancelled() -> bool:
+        jobs = [
+            pid
+            for pid in list_descendants(os.getpid())
+            if b"provisioner.converge.job" in read_command(pid)
+        ]
+        if find_sleeps(number) and jobs and not killed:
+            os.kill(jobs[0], signal.SIGKILL)
+            killed.append(jobs[0])
+        return False
+
+    with pytest.raises(ConvergeError, match="failed without a play task"):
+        ansible.configurator.run_play(ansible.order(sleeps), lambda _event: None, is_cancelled)
+    assert killed
+    assert find_sleeps(number) == []
+    assert ansible.run_folders() == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_the_death_of_labctl_ends_the_run(
+    ansible: Ansible, sleeps: list[dict[str, Any]], signum: signal.Signals
+) -> None:
+    number = get_number(sleeps)
+    order = ansible.order(sleeps)
+    program = textwrap.dedent(f"""
+        from pathlib import Path
+        from provisioner.converge import RunnerConfigurator
+        from provisioner.ports import PlayOrder
+        order = PlayOrder({order.lab_id!r}, {order.playbook!r}, {order.inventory!r})
+        configurator = RunnerConfigurator(Path({str(ansible.playbooks)!r}), Path({str(ansible.run_root)!r}))
+        configurator.run_play(order, lambda event: None, lambda: False)
+    """)
+    labctl = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT)
+    wait_until(lambda: len(find_sleeps(number)) >= 2)
+    labctl.send_signal(signum)
+    labctl.wait(timeout=20)
+    wait_until(lambda: not find_sleeps(number), deadline_s=30)
+    (left,) = ansible.run_folders()
+    wait_until(lambda: not list_marked(f"ANSIBLE_HOME={left}"), deadline_s=30)
+    run(ansible, [{"name": "Look", "command": "true"}])
+    assert ansible.run_folders() == [], "the next start removes what a killed one left"
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def test_a_leftover_of_another_lab_is_swept_with_its_processes(ansible: Ansible) -> None:
+    left = Path("/dev/shm") / f"{ansible.configurator._folders._prefix}0123456789ab"  # noqa: S108
+    left.mkdir(mode=0o700)
+    (left / "hosts.json").write_text("{}")
+    orphan = subprocess.Popen(["sleep", "300"], env={"ANSIBLE_HOME": str(left)})
+    bystander = subprocess.Popen(["sleep", "300"], env={"ANSIBLE_HOME": f"{left}x"})
+    try:
+        run(ansible, [{"name": "Look", "command": "true"}])
+        assert orphan.wait(timeout=10) == -signal.SIGTERM
+        assert bystander.poll() is None
+        assert ansible.run_folders() == []
+    finally:
+        for process in (orphan, bystander):
+            process.kill()
+            process.wait()
+
+
+def test_a_folder_in_use_is_waited_for_and_not_touched(
+    ansible: Ansible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "BUSY_S", 1.0)
+    folders = ansible.configurator._folders
+    with folders.taking("ana-mlops", lambda: False) as folder:
+        (folder.path / "mine").touch()
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+        with pytest.raises(BusyError, match="another Ansible run of lab ana-mlops"):
+            run(ansible, [{"name": "Look", "command": "true"}])
+        with (
+            pytest.raises(StoppedError),
+            folders.taking("ana-mlops", lambda: True),
+        ):
+            pass
+        assert (folder.path / "mine").exists()
+    assert ansible.run_folders() == []
+
+
+@pytest.mark.parametrize("shared", ["none", "open", "symlink"])
+def test_without_safe_shared_memory_the_disk_serves(
+    ansible: Ansible, tmp_path: Path, shared: str
+) -> None:
+    memory = tmp_path / "shm"
+    configurator = RunnerConfigurator(ansible.playbooks, ansible.run_root, shared_memory=memory)
+    if shared != "none":
+        with configurator._folders.taking("ana-mlops", lambda: False) as folder:
+            name = folder.path.name
+        memory.mkdir()
+        if shared == "open":
+            (memory / name).mkdir(mode=0o755)
+        else:
+            (tmp_path / "elsewhere").mkdir(mode=0o700)
+            (memory / name).symlink_to(tmp_path / "elsewhere")
+    with configurator._folders.taking("ana-mlops", lambda: False) as folder:
+        assert folder.path.parent == ansible.run_root
+    assert not list(ansible.run_root.iterdir())
+
+
+def test_a_long_path_gets_no_ssh_socket_that_would_not_fit(tmp_path: Path) -> None:
+    config = tmp_path / "ansible.cfg"
+    assert build_env(Path("/x" * 60), config)["ANSIBLE_SSH_CONTROL_PATH"] == "none"
+    assert "ANSIBLE_SSH_CONTROL_PATH" not in build_env(Path("/dev/shm/labctl"), config)  # noqa: S108
+
+
+# -- secrets ---------------------------------------------------------------------------------------
+
+
+def test_no_secret_of_ours_reaches_the_run(
+    ansible: Ansible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither our environment, nor what play tasks say, is in argv, environ or a file of the run."""
+    canary = "canary-of-our-environment"
+    printed = "canary-that-a-task-printed"
+    plain = "a-plain-inventory-value"
+    monkeypatch.setenv("LABCTL_CANARY", canary)
+    texts: list[bytes] = []
+    files: dict[str, bytes] = {}
+
+    def look(event: PlayProgress) -> None:
+        if (event.play_task, event.status) != ("Look", "started"):
+            return
+        for pid in list_descendants(os.getpid()):
+            for part in ("cmdline", "environ"):
+                texts.append((Path("/proc") / str(pid) / part).read_bytes())
+        for folder in ansible.run_folders():
+            files.update({str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+
+    tasks = [
+        {"name": "Say", "debug": {"msg": f"{printed} {{{{ value }}}}"}},
+        {"name": "Look", "command": "sleep 1"},
+    ]
+    order = ansible.order(tasks, {"workbench": {**LOCAL, "value": plain}})
+    ansible.configurator.run_play(order, look, lambda: False)
+    assert any(b"ansible-playbook" in text for text in texts), "the scan saw the playbook"
+    assert any(b"ANSIBLE_HOME=" in text for text in texts), "and environments"
+    for word in (canary, printed, plain):
+        assert not [text for text in texts if word.encode() in text]
+    holders = {
+        word: [path for path, data in files.items() if word.encode() in data]
+        for word in (canary, printed, plain)
+    }
+    assert holders[canary] == holders[printed] == []
+    assert [Path(path).name for path in holders[plain]] == ["hosts.json"], "negative control"
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_secret_task_that_fails_says_nothing(ansible: Ansible, *, loop: bool) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"name": "Set", "fail": {"msg": "password canary4711"}, "no_log": True}
+    ]
+    if loop:
+        tasks[0]["loop"] = [1, 2]
+    with pytest.raises(PlayFailedError, match="hidden") as caught:
+        run(ansible, tasks)
+    assert "canary4711" not in str(caught.value)
+    with pytest.raises(PlayFailedError, match="canary4711"):
+        run(ansible, [{**tasks[0], "no_log": False}])
+
+
+def test_what_ansible_says_is_short_and_harmless(ansible: Ansible) -> None:
+    with pytest.raises(PlayFailedError) as caught:
+        run(ansible, [{"name": "Red", "fail": {"msg": "\x1b[31mred\x07 " + "x" * 9000}}])
+    assert "red xxx" in caught.value.what
+    assert "\x1b" not in caught.value.what
+    assert len(caught.value.what) < 1500
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+def test_a_slow_listener_holds_nothing_up(ansible: Ansible) -> None:
+    """ansible-runner's own read loop would give up after a second."""
+    events: list[PlayProgress] = []
+    pause = threading.Event()
+
+    def listen(event: PlayProgress) -> None:
+        if not events:
+            pause.wait(5)
+        events.append(event)
+
+    tasks = [{"name": f"Say {n}", "debug": {"msg": "x"}} for n in range(30)]
+    (recap,) = ansible.configurator.run_play(ansible.order(tasks), listen, lambda: False)
+    assert recap.ok == 30
+    assert len([event for event in events if event.status == "ok"]) == 30
+
+
+def test_roles_ignored_and_rescued_failures(ansible: Ansible) -> None:
+    role = ansible.playbooks / "roles" / "linux_baseline" / "tasks"
+    role.mkdir(parents=True)
+    (role / "main.yml").write_text(json.dumps([{"name": "Look", "command": "true"}]))
+    tasks: list[dict[str, Any]] = [
+        {"name": "In a role", "import_role": {"name": "linux_baseline"}},
+        {"name": "Allowed", "command": "false", "ignore_errors": True},
+        {
+            "name": "Rescue",
+            "block": [{"name": "Rescued", "fail": {"msg": "this one was rescued"}}],
+            "rescue": [{"name": "Mend", "debug": {"msg": "mended"}}],
+        },
+    ]
+    events = run(ansible, tasks)
+    assert [event.status for event in events if event.role == "linux_baseline"] == [
+        "started",
+        "changed",
+    ]
+    assert [e.status for e in events if e.play_task == "Allowed"] == ["started", "ok"]
+    with pytest.raises(PlayFailedError, match="the real one"):
+        run(ansible, [*tasks, {"name": "Break", "fail": {"msg": "the real one"}}])
+
+
+def test_the_failed_item_of_a_loop_is_told(ansible: Ansible) -> None:
+    tasks = [{"name": "Loop", "command": "test {{ item }} = 1", "loop": [1, 2]}]
+    with pytest.raises(PlayFailedError, match="non-zero return code"):
+        run(ansible, tasks)
+
+
+def test_two_runs_at_once_do_not_mix(ansible: Ansible) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def converge(lab: str) -> None:
+        order = ansible.order(
+            [{"name": "Say {{ inventory_hostname }}", "command": "sleep 1"}], {lab: LOCAL}, lab
+        )
+        events: list[PlayProgress] = []
+        ansible.configurator.run_play(order, events.append, lambda: False)
+        seen[lab] = [event.slot for event in events]
+
+    threads = [threading.Thread(target=converge, args=(lab,)) for lab in ("ana-mlops", "ben-mlops")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert seen == {lab: [lab, lab] for lab in ("ana-mlops", "ben-mlops")}
+
+
+# -- what cannot start -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("- hosts: all\n  tasks: {", "YAML"),
+        ("- hosts: all\n  roles: [nowhere]\n", "the role 'nowhere' was not found"),
+        ("- hosts: all\n  task: []\n", "'task' is not a valid attribute"),
+    ],
+)
+def test_a_playbook_that_cannot_start_says_why(ansible: Ansible, text: str, reason: str) -> None:
+    with pytest.raises(ConvergeError, match=reason):
+        ansible.configurator.run_play(ansible.order_text(text), lambda _event: None, lambda: False)
+
+
+@pytest.mark.parametrize("missing", ["ansible.cfg", "ana-mlops.yml"])
+def test_without_settings_or_playbook_nothing_is_started(ansible: Ansible, missing: str) -> None:
+    order = ansible.order([{"name": "Look", "command": "true"}])
+    (ansible.playbooks / missing).unlink()
+    with pytest.raises(ConvergeError, match=f"there is no .*{missing}"):
+        ansible.configurator.run_play(order, lambda _event: None, lambda: False)
+
+
+# -- over SSH --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pinned", ["right", "swapped"])
+def test_the_pinned_host_key_decides(ansible: Ansible, tmp_path: Path, pinned: str) -> None:
+    """ansible-runner switches host key checking off unless it is told not to."""
+    key = FileCredentials(tmp_path).ensure_lab_key("ana-mlops", 1)
+    server = SshServer(
+        paramiko.ECDSAKey.generate(bits=256), authorized={"labctl": {key.public_key}}
+    )
+    known_hosts = tmp_path / "known_hosts"
+    with serving(server):
+        shown = server.host_key if pinned == "right" else paramiko.ECDSAKey.generate(bits=256)
+        known_hosts.write_text(f"ana-workbench {shown.get_name()} {shown.get_base64()}\n")
+        host = {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": server.port,
+            "ansible_user": "labctl",
+            "ansible_ssh_private_key_file": key.private_file,
+            "ansible_ssh_transfer_method": "piped",
+            "ansible_ssh_use_tty": False,
+            "ansible_remote_tmp": str(tmp_path / "remote"),
+            "ansible_ssh_common_args": (
+                f"-o HostKeyAlias=ana-workbench -o UserKnownHostsFile={known_hosts} "
+                "-o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
+            ),
+        }
+        if pinned == "right":
+            events = run(ansible, [{"name": "Ping", "ping": {}}], workbench=host)
+            assert events[-1].status == "ok"
+        else:
+            with pytest.raises(GuestUnreachableError, match="Host key verification failed"):
+                run(ansible, [{"name": "Ping", "ping": {}}], workbench=host)
+            assert server.attempts == []
+    assert ansible.run_folders() == []
