@@ -13,11 +13,14 @@ find_state_dir() {
     else echo "${XDG_STATE_HOME:-$HOME/.local/state}/labctl"; fi
 }
 
+# Somebody who can type a password, even where our input is not the terminal.
+has_terminal() { { : </dev/tty; } 2>/dev/null; }
+
 # Run as root: as we are, or by sudo, which asks only where somebody can answer.
 as_root() {
     local keep=DEBIAN_FRONTEND,http_proxy,https_proxy,no_proxy,HTTP_PROXY,HTTPS_PROXY,NO_PROXY
     if [ "$(id -u)" = 0 ]; then "$@"
-    elif [ -t 0 ]; then sudo --preserve-env="$keep" "$@"
+    elif has_terminal; then sudo --preserve-env="$keep" "$@"
     else sudo -n --preserve-env="$keep" "$@"; fi
 }
 

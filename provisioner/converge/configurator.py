@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from provisioner.converge.run_folder import MARK, SHARED_MEMORY, RunFolder, RunF
 from provisioner.errors import (
     ConvergeError,
     GuestUnreachableError,
+    HostKeyError,
+    LabctlError,
     PlayFailedError,
     StoppedError,
 )
@@ -22,10 +25,12 @@ from provisioner.ports import PlayOrder
 from provisioner.rules.plain_text import build_plain_text
 
 LIMIT_S = 3600.0
-TEXT_CHARS = 1000
+# Of a long text the beginning names the fault, the end its cause.
+HEAD_CHARS, TAIL_CHARS = 400, 600
 # ssh binds `<folder>/<10 hexadecimal digits>.<16 characters>`; a UNIX socket's path ends at 107.
 _CONTROL_PATH_CHARS = 107 - 28
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_WRONG_KEY = re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed")
 _BY_HAND = "to see all of it: labctl inventory LAB > hosts.yml; ansible-playbook -i hosts.yml"
 
 
@@ -64,9 +69,10 @@ class RunnerConfigurator:
         """Run a playbook to its end and return the recap of every guest of the inventory.
 
         `is_cancelled` is asked about once a second. Raises PlayFailedError or
-        GuestUnreachableError naming guest and play task, StoppedError when it was cancelled,
-        BusyError when another run of the lab does not end, ConvergeError when Ansible could not
-        work at all. In every case nothing that the run started is left on this machine.
+        GuestUnreachableError naming guest and play task, HostKeyError when a guest's host key is
+        not the pinned one, StoppedError when it was cancelled, BusyError when another run of the
+        lab does not end, ConvergeError when Ansible could not work at all. In every case nothing
+        that the run started is left on this machine.
         """
         config = self._playbooks_dir / "ansible.cfg"
         for path in (config, self._playbooks_dir / order.playbook, _get_ansible_playbook()):
@@ -190,9 +196,14 @@ def _find_cause(outcome: Outcome) -> dict[str, str] | None:
     return None
 
 
-def _build_failure(failure: dict[str, str]) -> ConvergeError:
+def _build_failure(failure: dict[str, str]) -> LabctlError:
     event = build_progress(failure)
     task = f"{event.role} : {event.play_task}" if event.role else event.play_task
+    if event.status == "unreachable" and _WRONG_KEY.search(event.text):
+        return HostKeyError(
+            f"guest {event.slot} answers with another host key at play task {task!r}",
+            hint="find out why before you trust it: another machine may answer at this address",
+        )
     if event.status == "unreachable":
         return GuestUnreachableError(
             f"guest {event.slot} became unreachable at play task {task!r}: {event.text}",
@@ -205,4 +216,6 @@ def _build_failure(failure: dict[str, str]) -> ConvergeError:
 
 def _build_line(text: str) -> str:
     line = " ".join(build_plain_text(text).split())
-    return line if len(line) <= TEXT_CHARS else f"{line[:TEXT_CHARS]} [...]"
+    if len(line) <= HEAD_CHARS + TAIL_CHARS:
+        return line
+    return f"{line[:HEAD_CHARS]} [...] {line[-TAIL_CHARS:]}"

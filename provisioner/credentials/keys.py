@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 from contextlib import suppress
@@ -27,8 +26,8 @@ from provisioner.credentials.private_files import (
 )
 from provisioner.errors import CredentialError
 from provisioner.ports import KeyPair
+from provisioner.rules.naming import check_lab_id
 
-_LAB_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _TRIAL = "trial-"
 
 
@@ -36,7 +35,8 @@ class FileCredentials:
     """Keys as files below `<state>/keys/<lab_id>/`: 0600 in folders of 0700.
 
     A lab's key is named by its generation, a trial's begins with `trial-`. All are ed25519 in
-    OpenSSH's format without a passphrase; the public half is derived, never stored.
+    OpenSSH's format without a passphrase; the public half is derived, never stored. A text that
+    is no lab id is refused with InputError before any path is made of it.
 
     Args:
         state_dir: labctl's state folder.
@@ -87,9 +87,7 @@ class FileCredentials:
             sync_folder(self._home)
 
     def _get_folder(self, lab_id: str) -> Path:
-        if not _LAB_ID.fullmatch(lab_id):
-            raise CredentialError(f"{lab_id[:80]!r} is no lab id")
-        return self._home / lab_id
+        return self._home / check_lab_id(lab_id)
 
     def _add(self, path: Path) -> None:
         ensure_private_folder(self._home)

@@ -55,6 +55,8 @@ _SYNTAX = {
     "found undefined alias": "a *name without a &name before it; define it, or quote the text",
     "second occurrence": "the same &name twice; use another name",
     "but found another document": "a second document after ---; a file holds one",
+    "expected the node content": "a value is missing here; write one, or put the text in quotes",
+    "expected '<document start>'": "a second value where the file should end; remove it",
     "found unknown escape character": "an unknown \\ escape; write \\\\ or use single quotes",
 }
 # The same, where the place to look at is where something was opened.

@@ -187,6 +187,7 @@ def read_jump(jump: str, known_hosts: Path) -> Peer:
     """
     user, _, place = jump.rpartition("@")
     host, _, port = place.rpartition(":")
+    host = host.strip("[]")  # as IPv6 addresses are written before a port
     name = host if int(port) == _SSH_PORT else f"[{host}]:{port}"
     who = f"jump host {host}"
     hint = (

@@ -20,7 +20,7 @@ from provisioner.simulator.devices import (
     give_mac,
     of_kind,
 )
-from provisioner.simulator.machine import VM, Machine, Power
+from provisioner.simulator.machine import VM, Machine, Power, set_options
 from provisioner.simulator.power import power_on, require_power
 from provisioner.simulator.reconfigure import all_or_nothing, apply_spec, check_name
 from provisioner.simulator.tasks import TaskRun, task
@@ -129,6 +129,8 @@ def _build(run: TaskRun, moid: str) -> tuple[Machine, str]:
     snapshot = _snapshot_of(world, source, spec)
     pool, host, datastore = _place(world, source, spec.location)
     config = copy.deepcopy(snapshot.props["config"] if snapshot else source.config)
+    if not snapshot:
+        set_options(config, source.told)
     config.name, config.template, config.createDate = name, bool(spec.template), now()
     config.uuid, config.instanceUuid = str(uuid.uuid4()), str(uuid.uuid4())
     change = Change(world, config, moid, _new_folder(world, datastore, name))

@@ -48,7 +48,7 @@ class Filter(Record):
         return fresh
 
     def updates(self, world: World, shown: Shown, limit: int) -> tuple[list[Any], Shown, bool]:
-        """Return up to ``limit`` updates since ``shown``, what is then shown, and if more follow."""
+        """Return up to ``limit`` updates since ``shown``, what they show, and if more follow."""
         now, after = self._read_all(world), dict(shown)
         found: list[Any] = []
         gone = [moid for moid in shown if moid not in now]

@@ -48,7 +48,10 @@ def power_on(world: World, vm: Machine) -> None:
         world.guests.resume(vm.moid)
     else:
         world.guests.power_on(hardware, tools)
-    _record(world, vm, Power.poweredOn, Event.VmPoweredOnEvent, "is powered on")
+    with world.changed:
+        _record(world, vm, Power.poweredOn, Event.VmPoweredOnEvent, "is powered on")
+        if tools is not None and vm.guest is not None:
+            tools.guest_state(vm.guest)  # it may have stopped already
 
 
 def _power_off(world: World, vm: Machine) -> None:

@@ -84,9 +84,11 @@ class SoapHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve the version file, and the count of requests by method."""
+        with self.server.world.changed:
+            counts = json.dumps(self.server.world.requests)
         pages = {
             "/sdk/vimServiceVersions.xml": ("text/xml; charset=utf-8", VERSIONS_XML),
-            "/labctl/requests": ("application/json", json.dumps(self.server.world.requests)),
+            "/labctl/requests": ("application/json", counts),
         }
         kind, text = pages.get(self.path, ("text/plain", "not found\n"))
         status = HTTPStatus.OK if self.path in pages else HTTPStatus.NOT_FOUND

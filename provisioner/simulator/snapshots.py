@@ -15,7 +15,7 @@ from pyVmomi import vim, vmodl
 
 from provisioner.simulator.datastores import DELTA_BYTES, add_file, remove_files
 from provisioner.simulator.devices import Disk, chain, of_kind, parents_of_others
-from provisioner.simulator.machine import VM, Machine, Power, Snapshot, set_power
+from provisioner.simulator.machine import VM, Machine, Power, Snapshot, set_options, set_power
 from provisioner.simulator.reconfigure import all_or_nothing
 from provisioner.simulator.tasks import TaskRun, task
 from provisioner.simulator.world import DatastoreFile, World
@@ -43,6 +43,7 @@ def add_snapshot(world: World, vm: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot into its VM's tree and make it the current one. Call it under the lock."""
     snapshot.props["config"] = vm.config
     _go_on_from(world, vm, vm.config)
+    set_options(snapshot.props["config"], vm.told)
     (snapshot.parent.children if snapshot.parent else vm.roots).append(snapshot)
     vm.current = snapshot
     world.add(snapshot)

@@ -56,11 +56,11 @@ def translated_faults() -> Iterator[None]:
     """Turn faults of the database into StoreError; values of the statement are never told."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:  # the driver's own: from a bare PRAGMA
         raise translate(error) from error
 
 
-def translate(error: SQLAlchemyError) -> StoreError:
+def translate(error: SQLAlchemyError | sqlite3.Error) -> StoreError:
     """Say in IT's words what a fault of the database means."""
     cause = error.orig if isinstance(error, StatementError) else error
     if isinstance(cause, sqlite3.Error):

@@ -11,18 +11,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import paramiko
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_UNKNOWN_CHANNEL_TYPE,
+    OPEN_SUCCEEDED,
+)
 
 CHUNK = 32 * 1024
 
 
 @dataclass
 class SshServer:
-    """What it lets in, and what it saw. `logins` counts, `attempts` names who tried a key."""
+    """What it lets in, and what it saw: who tried a key, and where channels went."""
 
     host_key: paramiko.PKey
     authorized: dict[str, set[str]] = field(default_factory=dict)
     forwards: bool = False
-    logins: int = 0
     attempts: list[str] = field(default_factory=list)
     forwarded: list[tuple[str, int]] = field(default_factory=list)
     port: int = 0
@@ -43,20 +49,20 @@ class _Session(paramiko.ServerInterface):
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         self.server.attempts.append(username)
         known = f"{key.get_name()} {key.get_base64()}" in self.server.authorized.get(username, ())
-        return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if known else AUTH_FAILED
 
     def check_channel_request(self, kind: str, _chanid: int) -> int:
         allowed = kind == "session"
-        return paramiko.OPEN_SUCCEEDED if allowed else paramiko.OPEN_FAILED_UNKNOWN_CHANNEL_TYPE
+        return OPEN_SUCCEEDED if allowed else OPEN_FAILED_UNKNOWN_CHANNEL_TYPE
 
     def check_channel_direct_tcpip_request(
         self, chanid: int, _origin: tuple[str, int], destination: tuple[str, int]
     ) -> int:
         if not self.server.forwards:
-            return paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+            return OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
         self.server.forwarded.append(destination)
         self.onward[chanid] = destination
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=_execute, args=(channel, command), daemon=True).start()
@@ -130,51 +136,46 @@ def _forward(channel: paramiko.Channel, destination: tuple[str, int]) -> None:
     onward.close()
 
 
+def _speak(sock: socket.socket, server: SshServer, ended: threading.Event) -> None:
+    transport = paramiko.Transport(sock)
+    transport.daemon = True
+    transport.add_server_key(server.host_key)
+    session = _Session(server)
+    try:
+        transport.start_server(server=session)
+        while transport.is_active() and not ended.is_set():
+            channel = transport.accept(0.1)
+            if channel and (destination := session.onward.pop(channel.get_id(), None)):
+                threading.Thread(target=_forward, args=(channel, destination), daemon=True).start()
+    except (paramiko.SSHException, EOFError, OSError):
+        pass  # the client's affair
+    finally:
+        transport.close()
+
+
 @contextmanager
 def serving(server: SshServer) -> Iterator[SshServer]:
     """Serve on a free port of loopback until the block is left."""
     listener = socket.create_server(("127.0.0.1", 0))
     server.port = listener.getsockname()[1]
-    transports: list[paramiko.Transport] = []
     ended = threading.Event()
+    threads: list[threading.Thread] = []
 
     def accept() -> None:
-        while not ended.is_set():
-            try:
+        with suppress(OSError):  # the listener was closed
+            while True:
                 sock, _address = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=speak, args=(sock,), daemon=True).start()
+                thread = threading.Thread(target=_speak, args=(sock, server, ended), daemon=True)
+                threads.append(thread)
+                thread.start()
 
-    def speak(sock: socket.socket) -> None:
-        transport = paramiko.Transport(sock)
-        transport.daemon = True
-        transports.append(transport)
-        transport.add_server_key(server.host_key)
-        session = _Session(server)
-        try:
-            transport.start_server(server=session)
-        except (paramiko.SSHException, EOFError, OSError):
-            transport.close()
-            return
-        while transport.is_active() and not ended.is_set():
-            channel = transport.accept(0.2)
-            if transport.is_authenticated() and channel is not None:
-                server.logins += channel.get_id() == 0
-                if destination := session.onward.pop(channel.get_id(), None):
-                    threading.Thread(
-                        target=_forward, args=(channel, destination), daemon=True
-                    ).start()
-        transport.close()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
+    threads.append(threading.Thread(target=accept, daemon=True))
+    threads[0].start()
     try:
         yield server
     finally:
         ended.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(timeout=10)
-        for transport in transports:
-            transport.close()
+        for thread in threads:
+            thread.join(timeout=10)

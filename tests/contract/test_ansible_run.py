@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from provisioner.errors import (
     BusyError,
     ConvergeError,
     GuestUnreachableError,
+    HostKeyError,
     PlayFailedError,
     StoppedError,
 )
@@ -71,13 +73,16 @@ def test_cancelling_ends_all_that_the_run_started(
 ) -> None:
     number = get_number(sleeps)
     seen: list[int] = []
+    asked_s: list[float] = []
 
     def is_cancelled() -> bool:
         seen[:] = find_sleeps(number) or seen
+        asked_s.append(time.monotonic() if len(seen) >= 2 else 0.0)
         return len(seen) >= 2
 
     with pytest.raises(StoppedError):
         ansible.configurator.run_play(ansible.order(sleeps), lambda _event: None, is_cancelled)
+    assert time.monotonic() - asked_s[-1] < 15, "Ansible ended on being asked, nobody killed it"
     assert len(seen) >= 2, "negative control: they did run"
     assert find_sleeps(number) == []
     assert ansible.run_folders() == []
@@ -133,8 +138,8 @@ def test_the_death_of_labctl_ends_the_run(
         from provisioner.converge import RunnerConfigurator
         from provisioner.ports import PlayOrder
         order = PlayOrder({order.lab_id!r}, {order.playbook!r}, {order.inventory!r})
-        configurator = RunnerConfigurator(Path({str(ansible.playbooks)!r}), Path({str(ansible.run_root)!r}))
-        configurator.run_play(order, lambda event: None, lambda: False)
+        folders = Path({str(ansible.playbooks)!r}), Path({str(ansible.run_root)!r})
+        RunnerConfigurator(*folders).run_play(order, lambda event: None, lambda: False)
     """)
     labctl = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT)
     wait_until(lambda: len(find_sleeps(number)) >= 2)
@@ -218,7 +223,7 @@ def test_a_long_path_gets_no_ssh_socket_that_would_not_fit(tmp_path: Path) -> No
 def test_no_secret_of_ours_reaches_the_run(
     ansible: Ansible, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither our environment, nor what play tasks say, is in argv, environ or a file of the run."""
+    """Neither our environment nor what play tasks say is in argv, environ or a run's files."""
     canary = "canary-of-our-environment"
     printed = "canary-that-a-task-printed"
     plain = "a-plain-inventory-value"
@@ -230,12 +235,12 @@ def test_no_secret_of_ours_reaches_the_run(
         if (event.play_task, event.status) != ("Look", "started"):
             return
         for pid in list_descendants(os.getpid()):
-            for part in ("cmdline", "environ"):
-                texts.append((Path("/proc") / str(pid) / part).read_bytes())
+            process = Path("/proc") / str(pid)
+            texts.extend(((process / "cmdline").read_bytes(), (process / "environ").read_bytes()))
         for folder in ansible.run_folders():
             files.update({str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
 
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"name": "Say", "debug": {"msg": f"{printed} {{{{ value }}}}"}},
         {"name": "Look", "command": "sleep 1"},
     ]
@@ -397,7 +402,7 @@ def test_the_pinned_host_key_decides(ansible: Ansible, tmp_path: Path, pinned: s
             events = run(ansible, [{"name": "Ping", "ping": {}}], workbench=host)
             assert events[-1].status == "ok"
         else:
-            with pytest.raises(GuestUnreachableError, match="Host key verification failed"):
+            with pytest.raises(HostKeyError, match="guest workbench answers with another"):
                 run(ansible, [{"name": "Ping", "ping": {}}], workbench=host)
             assert server.attempts == []
     assert ansible.run_folders() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from provisioner.model.observed import ShellResult
 from provisioner.ports import GuestShell, KeyPair, ShellTarget
 from provisioner.shell import ParamikoShell
 from provisioner.shell.command import OUTPUT_BYTES
+from tests.contract.conftest import wait_until
 from tests.contract.ssh_server import SshServer, serving
 from tests.fakes.guest_shell import FakeGuestShell, FakeMachine
 
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhM"
-PAUSE = threading.Event()
 
 
 @dataclass
@@ -32,13 +32,6 @@ class World:
     shell: GuestShell
     target: ShellTarget
     nowhere: ShellTarget
-
-
-def wait_until(check: Callable[[], object], deadline_s: float = 15) -> None:
-    end_s = time.monotonic() + deadline_s
-    while not check():
-        assert time.monotonic() < end_s, f"still not so after {deadline_s} s"
-        PAUSE.wait(0.05)
 
 
 @pytest.fixture
@@ -120,23 +113,24 @@ def test_a_login_that_works_is_not_waited_for(world: World) -> None:
     assert time.monotonic() - started_s < 10
 
 
+def ask(world: World, target: ShellTarget, call: str, timeout_s: float) -> None:
+    if call == "run":
+        world.shell.run(target, "cat", timeout_s=timeout_s)
+    else:
+        world.shell.wait_for_login(target, timeout_s=timeout_s)
+
+
 @pytest.mark.parametrize("call", ["run", "wait"])
 def test_another_host_key_is_refused(world: World, call: str) -> None:
     swapped = replace(world.target, host_key=OTHER_KEY[:-4] + "AAAA")
     with pytest.raises(HostKeyError, match="another host key"):
-        if call == "run":
-            world.shell.run(swapped, "cat", timeout_s=20)
-        else:
-            world.shell.wait_for_login(swapped, timeout_s=60)
+        ask(world, swapped, call, 60)
 
 
 @pytest.mark.parametrize("call", ["run", "wait"])
 def test_a_guest_that_does_not_answer_is_worth_another_try(world: World, call: str) -> None:
     with pytest.raises(GuestUnreachableError) as caught:
-        if call == "run":
-            world.shell.run(world.nowhere, "cat", timeout_s=5)
-        else:
-            world.shell.wait_for_login(world.nowhere, timeout_s=1)
+        ask(world, world.nowhere, call, 1)
     assert caught.value.retryable
     assert world.target.alias in caught.value.what
 
@@ -304,7 +298,7 @@ def test_a_key_that_cannot_be_used_is_named_and_not_repeated(
 
 
 @pytest.fixture
-def jump(key: KeyPair, target: ShellTarget) -> Iterator[SshServer]:
+def jump(key: KeyPair) -> Iterator[SshServer]:
     server = SshServer(
         paramiko.RSAKey.generate(2048), authorized={"gate@corp": {key.public_key}}, forwards=True
     )

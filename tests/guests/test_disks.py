@@ -201,7 +201,9 @@ def test_the_next_start_sweeps_what_a_killed_simulator_left(bench: Bench, tmp_pa
     finally:
         after.close()
     assert found == []
-    assert sorted(bench.remains()) == sorted(standing)  # another simulator's things are not ours to touch
+    assert sorted(bench.remains()) == sorted(
+        standing
+    )  # another simulator's things are not ours to touch
 
 
 def test_two_simulators_get_different_subnets(bench: Bench, tmp_path: Path) -> None:

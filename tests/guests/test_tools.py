@@ -218,7 +218,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-NIC = st.fixed_dictionaries({"name": JSON, "mac": JSON, "addresses": JSON | st.lists(JSON, max_size=3)})
+NIC = st.fixed_dictionaries(
+    {"name": JSON, "mac": JSON, "addresses": JSON | st.lists(JSON, max_size=3)}
+)
 
 
 @given(st.text() | JSON.map(json.dumps))

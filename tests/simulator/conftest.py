@@ -34,7 +34,7 @@ class Simulator:
     def __init__(self, server: SoapServer, ca_file: Path, password: str) -> None:
         self.server = server
         self.world: Any = server.world
-        self.guests: NullGuests = self.world.guests
+        self.guests: Any = self.world.guests
         self.host, self.port = str(server.server_address[0]), server.server_address[1]
         self.password = password
         self.tls = ssl.create_default_context(cafile=ca_file)

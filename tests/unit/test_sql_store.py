@@ -287,6 +287,10 @@ FAULT_CLASSES = [
     kind
     for _, kind in inspect.getmembers(sqlalchemy.exc, inspect.isclass)
     if issubclass(kind, sqlalchemy.exc.SQLAlchemyError)
+] + [
+    kind
+    for kind in vars(sqlite3).values()
+    if inspect.isclass(kind) and issubclass(kind, sqlite3.Error)
 ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import logging
+import os
 import platform
 import re
 import shlex
@@ -19,6 +21,8 @@ from docker.errors import ImageNotFound
 from provisioner.simulator.guests import GuestError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from docker import DockerClient
 
 _log = logging.getLogger(__name__)
@@ -74,15 +78,33 @@ def ensure_image(client: DockerClient) -> str:
         digest.update(_local(name).read_bytes())
     tag = digest.hexdigest()[:12]
     reference = f"{REPOSITORY}:{tag}"
-    with contextlib.suppress(ImageNotFound):
-        client.images.get(reference)
-        return reference
+    with _one_builder():
+        try:
+            client.images.get(reference)
+        except ImageNotFound:
+            _build(client, argv, tag)
+    return reference
+
+
+@contextlib.contextmanager
+def _one_builder() -> Iterator[None]:
+    """Let the second of two simulators that start at once wait for the first one's image."""
+    path = Path(tempfile.gettempdir(), f"labctl-guest-{os.getuid()}.lock")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _build(client: DockerClient, argv: list[str], tag: str) -> None:
     if shutil.which("mmdebstrap") is None:
         raise GuestError(
             "mmdebstrap, which builds the guests' Debian, is not installed here: "
             "run 'apt-get install mmdebstrap uidmap' and try again"
         )
-    _log.info("building the guest image %s: about a minute, once", reference)
+    _log.info("building the guest image %s:%s: about a minute, once", REPOSITORY, tag)
     with tempfile.NamedTemporaryFile(prefix="labctl-guest-", suffix=".tar") as tree:
         done = subprocess.run(argv, check=False, stdout=tree, stderr=subprocess.PIPE, cwd="/")
         if done.returncode:
@@ -94,9 +116,7 @@ def ensure_image(client: DockerClient) -> str:
             )
         changes = ['CMD ["/usr/lib/guest-tools/guest-init"]', "ENV container=docker"]
         client.api.import_image_from_file(tree.name, REPOSITORY, tag, changes)
-    client.images.get(reference)
-    _log.info("the guest image %s is ready", reference)
-    return reference
+    _log.info("the guest image %s:%s is ready", REPOSITORY, tag)
 
 
 def build_argv(sources: tuple[str, ...]) -> list[str]:

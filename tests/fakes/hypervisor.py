@@ -1,0 +1,330 @@
+"""A Hypervisor in memory: one vCenter's VMs, with a guest behind each that boots at once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from provisioner.errors import (
+    LabctlError,
+    NameTakenError,
+    NotFoundError,
+    NotOwnedError,
+    StoppedError,
+    VmGoneError,
+    VsphereUnavailableError,
+)
+from provisioner.model.lab import GuestIdentity, GuestRecord
+from provisioner.model.observed import (
+    DestroyOutcome,
+    DestroyResult,
+    Evidence,
+    ObservedDatastore,
+    ObservedDisk,
+    ObservedNic,
+    ObservedSite,
+    ObservedTemplate,
+    ObservedVm,
+    Ownership,
+    PowerState,
+    Sight,
+)
+from provisioner.model.spec import Site
+from provisioner.ports import Clock, CloneOrder
+from provisioner.rules.mark import Installation, build_mark, read_mark
+
+INVENTORY = frozenset(
+    {
+        "/DC0",
+        "/DC0/vm/labs",
+        "/DC0/host/cluster-0/Resources",
+        "/DC0/network/lab",
+        "/DC0/network/sealed",
+        "/DC0/vm/templates/debian-13",
+    }
+)
+DATASTORES = {"datastore-0": 500.0, "datastore-1": 500.0}
+DISK_GIB = 32
+
+
+@dataclass
+class FakeVm:
+    """One VM. Each disk is its chain of files, from the newest down."""
+
+    moref: str
+    name: str
+    instance_uuid: str
+    mark: str = ""
+    cpus: int = 2
+    memory_mib: int = 4096
+    disks: list[tuple[str, ...]] = field(default_factory=list)
+    held_by_snapshots: list[tuple[str, ...]] = field(default_factory=list)
+    snapshots: list[str] = field(default_factory=list)
+    nics: list[ObservedNic] = field(default_factory=list)
+    power_state: PowerState = PowerState.OFF
+    guestinfo: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+
+
+class FakeVcenter:
+    """What several installations' hypervisors share: VMs, files, tasks, events, requests."""
+
+    def __init__(self, uuid: str = "7d3f1c52-0000-4000-8000-00000000c0de") -> None:
+        self.uuid = uuid
+        self.vms: dict[str, FakeVm] = {}
+        self.files: set[str] = set()
+        self.events = 0
+        self.inventory = set(INVENTORY)
+        self.changed = threading.Condition(threading.RLock())
+        self.numbers = itertools.count(1)
+
+    def add_vm(self, name: str, uuid: str, **values: object) -> FakeVm:
+        """Put a VM with one disk into the labs' folder."""
+        number = next(self.numbers)
+        path = f"[datastore-0] {name}/{name}.vmdk"
+        vm = FakeVm(f"vm-{number}", name, uuid, disks=[(path,)], **values)  # type: ignore[arg-type]
+        self.files.add(path)
+        self.vms[vm.moref] = vm
+        self.happen()
+        return vm
+
+    def new_nic(self, at: int, network: str) -> ObservedNic:
+        return ObservedNic(4000 + at, f"00:50:56:80:00:{next(self.numbers):02x}", network, False)
+
+    def happen(self) -> None:
+        """Count an event and wake who waits."""
+        with self.changed:
+            self.events += 1
+            self.changed.notify_all()
+
+
+class FakeHypervisor:
+    """The port on a FakeVcenter.
+
+    `failures[verb]` are errors that the next calls of a verb raise, one each. `on_boot` is what
+    guests do when they are powered on; by itself each NIC gets an address.
+    """
+
+    def __init__(
+        self, site: Site, installation: Installation, clock: Clock, vcenter: FakeVcenter
+    ) -> None:
+        self.site, self.installation, self.clock, self.vcenter = site, installation, clock, vcenter
+        self.failures: dict[str, list[LabctlError]] = {}
+        self.on_boot: Callable[[FakeVm], None] = lambda _: None
+        self.closed = False
+
+    @contextmanager
+    def _verb(self, name: str) -> Iterator[FakeVcenter]:
+        with self.vcenter.changed:
+            if self.closed:
+                raise StoppedError("the session was closed")
+            if waiting := self.failures.get(name):
+                raise waiting.pop(0)
+            yield self.vcenter
+
+    def observe_site(self) -> ObservedSite:
+        with self._verb("observe_site") as vcenter:
+            return ObservedSite(
+                vcenter_uuid=vcenter.uuid,
+                vcenter_name="vCenter in memory",
+                datastores=tuple(
+                    ObservedDatastore(name, DATASTORES[name], usable=True)
+                    for name in self.site.placement.datastores
+                    if name in DATASTORES
+                ),
+                templates=tuple(
+                    ObservedTemplate(name, one.path, one.path in vcenter.inventory, float(DISK_GIB))
+                    for name, one in self.site.vm_templates.items()
+                ),
+                vm_names=tuple(sorted(vm.name for vm in vcenter.vms.values())),
+                problems=self._list_problems(),
+            )
+
+    def _list_problems(self) -> tuple[str, ...]:
+        place = self.site.placement
+        paths = {
+            "placement.datacenter": place.datacenter,
+            "placement.folder": place.folder,
+            "placement.resource_pool": place.resource_pool,
+            **{f"networks.{name}": path for name, path in self.site.networks.items()},
+            **{f"vm_templates.{name}": one.path for name, one in self.site.vm_templates.items()},
+        }
+        return (
+            *(
+                f"{setting}: {path} is nothing that this account can see"
+                for setting, path in paths.items()
+                if path not in self.vcenter.inventory
+            ),
+            *(
+                f"placement.datastores: no datastore {name}"
+                for name in place.datastores
+                if name not in DATASTORES
+            ),
+        )
+
+    def check_sight(self) -> Sight:
+        with self._verb("check_sight") as vcenter:
+            return Sight(vcenter.uuid, vcenter.events, (), self._list_problems())
+
+    def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
+        with self._verb("find_vm"):
+            vm = self._find(identity.instance_uuid)
+            if vm is None:
+                return None
+            seen = self._observe(vm)
+            ours = seen.ownership is Ownership.OURS and seen.identity == identity
+            return seen if ours else None
+
+    def list_marked_vms(self) -> tuple[ObservedVm, ...]:
+        with self._verb("list_marked_vms") as vcenter:
+            return tuple(self._observe(vm) for vm in vcenter.vms.values() if vm.mark)
+
+    def ensure_clone(self, order: CloneOrder, on_task: Callable[[str], None]) -> ObservedVm:
+        with self._verb("ensure_clone") as vcenter:
+            vm = self._find_own(order.identity)
+            if vm is not None:
+                return self._observe(vm)
+            if order.datastore not in DATASTORES:
+                raise NotFoundError(f"the site has no usable {order.datastore}")
+            on_task(f"task-{next(vcenter.numbers)}")
+            if any(one.name == order.vm_name for one in vcenter.vms.values()):
+                raise NameTakenError(f"cannot clone {order.vm_name}: the name is taken")
+            vm = vcenter.add_vm(order.vm_name, order.identity.instance_uuid)
+            vm.mark = build_mark(self.installation, order.identity)
+            vm.cpus, vm.memory_mib = order.cpus, order.memory_mib
+            vm.guestinfo = dict(order.guestinfo)
+            vcenter.files -= {file for chain in vm.disks for file in chain}
+            vm.disks = [(f"[{order.datastore}] {vm.name}/{vm.name}.vmdk",)]
+            vcenter.files.update(vm.disks[0])
+            vm.nics = [vcenter.new_nic(at, name) for at, name in enumerate(order.networks)]
+            return self._observe(vm)
+
+    def ensure_powered_on(self, identity: GuestIdentity) -> None:
+        with self._verb("ensure_powered_on") as vcenter:
+            vm = self._get_own(identity)
+            if vm.power_state is PowerState.ON:
+                return
+            vm.power_state = PowerState.ON
+            vm.nics = [replace(nic, connected=True) for nic in vm.nics]
+            for nic in vm.nics:
+                octet = int(nic.mac[-2:], 16)
+                vm.addresses.setdefault(nic.mac, f"198.18.0.{octet}")
+            self.on_boot(vm)
+            vcenter.happen()
+
+    def ensure_powered_off(self, identity: GuestIdentity, *, grace_s: float) -> None:  # noqa: ARG002 - guests in memory stop at once
+        with self._verb("ensure_powered_off") as vcenter:
+            vm = self._get_own(identity)
+            vm.power_state = PowerState.OFF
+            vm.nics = [replace(nic, connected=False) for nic in vm.nics]
+            vcenter.happen()
+
+    def wait_for_guestinfo(self, identity: GuestIdentity, key: str, timeout_s: float) -> str:
+        with self._verb("wait_for_guestinfo"):
+            return self._wait(identity, lambda vm: vm.guestinfo.get(key), timeout_s)
+
+    def wait_for_address(self, identity: GuestIdentity, mac: str, timeout_s: float) -> str:
+        with self._verb("wait_for_address"):
+            return self._wait(
+                identity,
+                lambda vm: vm.addresses.get(mac) if vm.power_state is PowerState.ON else None,
+                timeout_s,
+            )
+
+    def _wait(
+        self, identity: GuestIdentity, look: Callable[[FakeVm], str | None], timeout_s: float
+    ) -> str:
+        found: list[str] = []
+
+        def seen() -> bool:
+            found.extend(filter(None, [look(self._get_own(identity))]))
+            return bool(found)
+
+        if not self.vcenter.changed.wait_for(seen, timeout_s):
+            raise VsphereUnavailableError(f"not within {timeout_s:g} s")
+        return found[0]
+
+    def destroy_vm(self, identity: GuestIdentity, birth_disks: tuple[str, ...]) -> DestroyOutcome:
+        with self._verb("destroy_vm") as vcenter:
+            vm = self._find_own(identity)
+            if vm is None:
+                return DestroyOutcome(DestroyResult.ALREADY_GONE)
+            chains = [*vm.disks, *vm.held_by_snapshots]
+            foreign = [chain[0] for chain in chains if not set(chain) & set(birth_disks)]
+            if foreign:
+                detail = f"{vm.name} holds a disk it was not born with: {', '.join(foreign)}"
+                return DestroyOutcome(DestroyResult.RESIDUE, detail)
+            vcenter.files -= {file for chain in chains for file in chain}
+            del vcenter.vms[vm.moref]
+            vcenter.happen()
+            return DestroyOutcome(DestroyResult.DESTROYED)
+
+    def collect_evidence(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
+        vms, files = self.vcenter.vms, self.vcenter.files
+        rows: list[tuple[str, str, GuestRecord | None, bool]] = []
+        for guest in guests:
+            own = self._find(guest.identity.instance_uuid)
+            rows.append(("uuid", guest.vm_name, guest, own is None))
+            rows.append(("moref", guest.vm_name, guest, guest.moref not in vms))
+            named = own is not None and own.name == guest.vm_name
+            rows.append(("name", guest.vm_name, guest, not named))
+            rows += [("disk", path, guest, path not in files) for path in guest.birth_disks]
+        marked = [self._observe(vm) for vm in vms.values()]
+        ours = [vm for vm in marked if vm.ownership is Ownership.OURS and vm.identity]
+        left = any(vm.identity.lab_id == lab_id for vm in ours if vm.identity)
+        rows.append(("mark", lab_id, None, not left))
+        return tuple(self._build_row(*row) for row in rows)
+
+    def _build_row(self, kind: str, name: str, guest: GuestRecord | None, gone: bool) -> Evidence:  # noqa: FBT001 - the last word of a row
+        moref, uuid = (guest.moref, guest.identity.instance_uuid) if guest else ("", "")
+        answer, known = ("gone" if gone else "it is there"), True
+        try:
+            with self._verb("collect_evidence"):
+                pass
+        except LabctlError as error:
+            answer, known = f"not answered: {error.what}", False
+        return Evidence(kind, name, moref, uuid, self.clock.now(), answer, gone if known else None)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _find(self, uuid: str) -> FakeVm | None:
+        return next((vm for vm in self.vcenter.vms.values() if vm.instance_uuid == uuid), None)
+
+    def _find_own(self, identity: GuestIdentity) -> FakeVm | None:
+        vm = self._find(identity.instance_uuid)
+        if vm is not None:
+            seen = self._observe(vm)
+            if seen.ownership is not Ownership.OURS or seen.identity != identity:
+                raise NotOwnedError(
+                    f"{vm.name} bears the UUID of {identity.slot}, but not its mark"
+                )
+        return vm
+
+    def _get_own(self, identity: GuestIdentity) -> FakeVm:
+        vm = self._find_own(identity)
+        if vm is None:
+            raise VmGoneError(f"guest {identity.slot} of lab {identity.lab_id} has no VM")
+        return vm
+
+    def _observe(self, vm: FakeVm) -> ObservedVm:
+        ownership, identity = read_mark(self.installation, vm.mark, vm.instance_uuid)
+        return ObservedVm(
+            moref=vm.moref,
+            name=vm.name,
+            instance_uuid=vm.instance_uuid,
+            ownership=ownership,
+            identity=identity,
+            power_state=vm.power_state,
+            cpus=vm.cpus,
+            memory_mib=vm.memory_mib,
+            disks=tuple(
+                ObservedDisk(2000 + at, chain[0], DISK_GIB * 1024)
+                for at, chain in enumerate(vm.disks)
+            ),
+            nics=tuple(vm.nics),
+            snapshots=tuple(vm.snapshots),
+        )
