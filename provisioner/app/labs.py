@@ -300,12 +300,23 @@ class Labs:
         return self.get_lab(lab_id)
 
     def verify(
-        self, lab_id: str, *, trials: bool, on_result: Callable[[CheckResult], None]
+        self,
+        lab_id: str,
+        *,
+        trials: bool,
+        names: tuple[str, ...],
+        on_result: Callable[[CheckResult], None],
     ) -> tuple[CheckResult, ...]:
-        """Run the checks (and trials) of every guest of a lab."""
+        """Run the checks (and trials) of every guest of a lab, or only those of some names."""
         lab = self.get_living_lab(lab_id)
         tools = self.house.get_tools(self.get_site_of(lab), lab.blueprint)
         kinds = (CheckKind.CHECK, CheckKind.TRIAL) if trials else (CheckKind.CHECK,)
+        known = {check.name for check in tools.checks}
+        if unknown := sorted(set(names) - known):
+            raise InputError(
+                f"lab {lab_id} has no check {', '.join(unknown)[:120]}",
+                hint=f"there are: {', '.join(sorted(known))}",
+            )
         results: list[CheckResult] = []
         for guest in self.list_guests(lab):
             if not guest.host_key:
@@ -313,7 +324,9 @@ class Labs:
                     f"guest {guest.identity.slot} of lab {lab_id} was never reached",
                     hint="provision the lab to its end first",
                 )
-            results += run_checks(tools, lab, guest, kinds=kinds, on_result=on_result)
+            results += run_checks(
+                tools, lab, guest, kinds=kinds, names=frozenset(names), on_result=on_result
+            )
         return tuple(results)
 
     def build_inventory(self, lab_id: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,8 +66,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed. Raises NotConfirmedError."""
     if yes:
         return
-    stdin = click.get_text_stream("stdin")
-    if not stdin.isatty():
+    if not sys.stdin.isatty():
         raise NotConfirmedError(
             "nobody is at the terminal to confirm this", hint="say --yes when you are sure"
         )

@@ -14,11 +14,14 @@ from provisioner.model.observed import CheckResult
 @verb("verify", "labctl verify ana-mlops --trials")
 @click.argument("lab_id", metavar="LAB")
 @click.option("--trials", is_flag=True, help="Also do the hire's work once, and clean up.")
-def command(labs: Labs, out: Output, lab_id: str, *, trials: bool) -> None:
+@click.option("--check", "names", multiple=True, metavar="NAME", help="Only this check or trial.")
+def command(labs: Labs, out: Output, lab_id: str, *, trials: bool, names: tuple[str, ...]) -> None:
     """Run the checks of a lab's guests. Without --trials nothing is written anywhere."""
     lab = labs.get_lab(lab_id)
     out.banner(labs.get_site_of(lab))
-    results = labs.verify(lab_id, trials=trials, on_result=lambda result: _show(out, result))
+    results = labs.verify(
+        lab_id, trials=trials, names=names, on_result=lambda result: _show(out, result)
+    )
     out.document({"lab_id": lab_id, "results": results})
     failed = [result for result in results if not result.passed]
     out.say(f"{len(results) - len(failed)} of {len(results)} passed")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.converge.job_process import Outcome, run_job
-from provisioner.converge.run_folder import MARK, SHARED_MEMORY, RunFolder, RunFolders
+from provisioner.converge.run_folder import MARK, SHARED_MEMORY, RunFolder, RunFolders, translated
 from provisioner.errors import (
     ConvergeError,
     GuestUnreachableError,
@@ -100,9 +100,10 @@ class RunnerConfigurator:
             "playbook": order.playbook,
             "inventory": str(inventory),
         }
-        inventory.write_text(json.dumps(order.inventory))
-        (folder.path / "order.json").write_text(json.dumps(job))
-        (folder.path / "tmp").mkdir(mode=0o700)
+        with translated(f"write into {folder.path}"):
+            inventory.write_text(json.dumps(order.inventory))
+            (folder.path / "order.json").write_text(json.dumps(job))
+            (folder.path / "tmp").mkdir(mode=0o700)
 
 
 def _get_ansible_playbook() -> Path:

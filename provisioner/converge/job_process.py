@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from provisioner.converge.processes import end_processes, list_marked
-from provisioner.converge.run_folder import MARK, RunFolder
+from provisioner.converge.run_folder import MARK, RunFolder, translated
 
 POLL_S = 1.0
 # The job's own 10 s for Ansible, 10 s for what outlives it, 5 s for what is killed; and a margin.
@@ -50,7 +50,7 @@ def run_job(
     When this returns or raises, the job and everything it started have ended.
     """
     log = folder.path / "job.log"
-    with log.open("wb") as log_file:
+    with translated("start Ansible's process"), log.open("wb") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "provisioner.converge.job", str(folder.path)],
             stdin=subprocess.PIPE,

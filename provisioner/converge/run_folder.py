@@ -8,7 +8,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -63,15 +63,23 @@ class RunFolders:
             _clear(folder.path)
             yield folder
         finally:
-            _remove(folder)
+            try:
+                _remove(folder.path)
+            finally:
+                os.close(folder.lock)
 
     def sweep(self) -> None:
-        """Remove what killed runs left: their processes, then their folders."""
+        """Remove what killed runs left: their processes, then their folders.
+
+        What cannot be removed stays for the next run of its own lab, which says so.
+        """
         for base in self._bases:
             for path in base.glob(f"{self._prefix}*"):
                 if folder := _lock(path):
-                    _clear(path)
-                    _remove(folder)
+                    with suppress(ConvergeError):
+                        _clear(path)
+                        _remove(path)
+                    os.close(folder.lock)
 
     def _take(self, lab_id: str, is_cancelled: Callable[[], bool]) -> RunFolder:
         name = f"{self._prefix}{_digest(lab_id, 12)}"
@@ -90,23 +98,22 @@ class RunFolders:
         )
 
     def _list_usable(self, name: str) -> Iterator[Path]:
+        """Make the folder in each base that allows it; the disk is the last, and must."""
         for base in self._bases:
-            try:
+            may_fail = suppress(ConvergeError) if base != self._on_disk else nullcontext()
+            with may_fail, translated(f"make a run folder in {base}"):
                 if base == self._on_disk:
                     base.mkdir(mode=0o700, parents=True, exist_ok=True)
                 (base / name).mkdir(mode=0o700, exist_ok=True)
                 if _is_private(base / name):
                     yield base / name
-            except OSError as error:
-                if base == self._on_disk:
-                    raise ConvergeError(
-                        f"cannot make a run folder in {base}: {error.strerror}",
-                        hint="look at the rights and the free space of labctl's state folder",
-                    ) from error
 
 
 def _is_private(path: Path) -> bool:
-    status = path.lstat()
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return True  # removed by its user just now: locking it fails, and is tried again
     ours = status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
     return ours and stat.S_IMODE(status.st_mode) == stat.S_IRWXU
 
@@ -136,20 +143,29 @@ def _clear(path: Path) -> None:
             f"processes of an earlier Ansible run do not end: {', '.join(map(str, left))}",
             hint="end them, then try again",
         )
-    for entry in path.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    with translated(f"empty {path}"):
+        for entry in path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
-def _remove(folder: RunFolder) -> None:
+def _remove(path: Path) -> None:
+    with translated(f"remove {path}"), suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn every OSError into a ConvergeError that says what could not be done."""
     try:
-        shutil.rmtree(folder.path)
-    except FileNotFoundError:
-        pass
-    finally:
-        os.close(folder.lock)
+        yield
+    except OSError as error:
+        raise ConvergeError(
+            f"cannot {doing}: {error.strerror or error}",
+            hint="look at the rights and the free space there, and in labctl's state folder",
+        ) from error
 
 
 def _digest(text: str, length: int) -> str:

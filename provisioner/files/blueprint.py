@@ -54,13 +54,14 @@ def _check_names(source: YamlSource, labs_dir: Path, name: str) -> Iterator[Prob
             yield source.problem(path, describe_unknown("role", value, roles))
 
 
-def check_fit(blueprint: Blueprint, site: Site, labs_dir: Path) -> None:
-    """Check that the site has every VM template and network that the blueprint names.
+def check_fit(labs_dir: Path, name: str, site: Site) -> None:
+    """Check that a site has every VM template and network that a blueprint names.
 
     Raises:
-        FileProblemsError: it lacks some; each is reported at its place in the blueprint's file.
+        InputError: there is no such blueprint.
+        FileProblemsError: the site lacks some; each is reported at its place in the blueprint.
     """
-    source = _read(labs_dir, blueprint.blueprint)
+    source = _read(labs_dir, name)
     faults = [
         source.problem(path, describe_unknown(f"{kind} of site {site.site}", value, sorted(known)))
         for kind, known, pattern in (

@@ -27,10 +27,10 @@ SITE = "sim"
 RESOLVED_CONF = "run/systemd/resolve/resolv.conf"
 PIP_SECTIONS = ("install", "global")  # of one file, the command's own section wins
 
-# Releases by name and by standing; a suite may carry -updates, -security, -backports.
+# Debian's releases by name and by standing, with the suites that belong to every installation.
 _SUITE = re.compile(
     r"(bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable)"
-    r"(?P<part>-[a-z-]+|/updates)?/?"
+    r"(?P<part>-updates|-security|/updates)?/?"
 )
 _ONE_LINE = re.compile(
     r"deb\s+(\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>.*)"

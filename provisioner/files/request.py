@@ -12,6 +12,7 @@ from provisioner.files.blueprint import check_fit, load_blueprint
 from provisioner.files.checks import load_checks
 from provisioner.files.site import load_site
 from provisioner.files.stack import load_stack
+from provisioner.files.validation import keep_first
 from provisioner.model.spec import Blueprint, Site
 
 Loaded = TypeVar("Loaded")
@@ -53,8 +54,8 @@ def load_request(
     if blueprint:
         roles = dict.fromkeys(role for guest in blueprint.guests for role in guest.roles)
         gathering.take(lambda: load_checks(playbooks_dir, roles))
-    if site and blueprint:
-        gathering.take(lambda: check_fit(blueprint, site, labs_dir))
+    if site:
+        gathering.take(lambda: check_fit(labs_dir, blueprint_name, site))
     if gathering.problems or not site or not blueprint:
-        raise FileProblemsError(tuple(gathering.problems))
+        raise FileProblemsError(keep_first(gathering.problems))
     return site, blueprint

@@ -90,15 +90,16 @@ def load_model(source: YamlSource, model: type[Model], problems: Iterable[Proble
     except ValidationError as error:
         found += _explain(source, model, error)
     if value is None or found:
-        raise FileProblemsError(_keep_first(found))
+        raise FileProblemsError(keep_first(found))
     return value
 
 
-def _keep_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Keep one problem for each key: the first one says enough."""
-    first: dict[tuple[int, int, str], Problem] = {}
+def keep_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Keep one problem for each key of each file: the first one says enough."""
+    first: dict[tuple[str, int, int, str], Problem] = {}
     for problem in problems:
-        first.setdefault((problem.line, problem.column, problem.key), problem)
+        place = (problem.file, problem.line, problem.column, problem.key)
+        first.setdefault(place, problem)
     return tuple(first.values())
 
 

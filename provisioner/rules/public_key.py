@@ -36,6 +36,7 @@ ALLOWED = (
     f"-521, ssh-rsa of {RSA_BITS[0]} bits or more, {SK_ED25519} and {SK_ECDSA}"
 )
 _ED25519_BYTES = 32
+_UNCOMPRESSED = b"\x04"  # the only form of a curve point that SSH uses (RFC 5656, section 3.1)
 
 
 def parse_public_key(text: str) -> str:
@@ -51,7 +52,8 @@ def parse_public_key(text: str) -> str:
     # `cryptography` would take a security key for a plain one, so those never come here.
     try:
         key = load_ssh_public_key(f"{key_type} {base64.b64encode(blob).decode()}".encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
+        # NotImplementedError: a compressed curve point, which OpenSSH refuses too
         raise _wrong(f"is no valid {key_type} key") from error
     if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS:
         raise _wrong(
@@ -112,6 +114,8 @@ def _parse_security_key(key_type: str, blob: bytes) -> bytes:
                 raise broken
             Ed25519PublicKey.from_public_bytes(point)
         case [b"nistp256", point, application] if key_type == SK_ECDSA:
+            if not point.startswith(_UNCOMPRESSED):
+                raise broken
             try:
                 EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
             except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import uuid
+from contextlib import nullcontext
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -156,7 +157,8 @@ def _clone(run: TaskRun) -> Any:
         world.reserved_names.add(reserved)
     run.update(progress=10)
     try:
-        vm.disk = world.guests.clone_disk(source_disk, moid)
+        with source.busy if source_disk == source.disk else nullcontext():
+            vm.disk = world.guests.clone_disk(source_disk, moid)
         run.check_cancelled()
         run.update(progress=90)
         with vm.busy:

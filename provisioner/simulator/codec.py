@@ -148,7 +148,15 @@ def decode(body: bytes) -> tuple[Any, Any]:
 
 
 class _Serializer(SoapAdapter.SoapSerializer):
-    """pyVmomi's serializer, which on the server's side may leave a required array empty."""
+    """pyVmomi's serializer, as a server needs it.
+
+    A required array may be empty, and a reference of an open type is named as vCenter names it
+    (pyVmomi reads both names, other clients only the right one).
+    """
+
+    def _QName(self, typ: Any, defNS: str) -> tuple[str, str]:  # noqa: N802, N803 - pyVmomi's names
+        attribute, name = super()._QName(typ, defNS)
+        return attribute, name + ("Reference" if typ is ManagedObject else "")
 
     def _Serialize(self, val: Any, info: Any, defNS: str) -> None:  # noqa: N802, N803 - pyVmomi's names
         if not (isinstance(val, list) and not val and info.type is not object):

@@ -28,7 +28,14 @@ def seed(world: World) -> None:
     for name, plain in table["objects"].items():
         ref = from_plain(name, ManagedObject)
         values = {**table["common"].get(name.partition(":")[0], {}), **plain}
-        world.add(Record(ref, **{n: _value(type(ref), n, it) for n, it in values.items()}))
+        props = {n: from_plain(one, field_of(type(ref), n).type) for n, one in values.items()}
+        record = world.add(Record(ref, **props))
+        if isinstance(ref, vim.HostSystem):
+            record.props["summary"].host = ref
+            record.props["summary"].config.name = record.props["name"]
+        if isinstance(ref, vim.Network):
+            record.props["summary"].network = ref
+            record.props["summary"].name = record.props["name"]
     content = world.records["ServiceInstance"].props["content"]
     content.about.instanceUuid = world.settings.instance_uuid
     for portgroup, uplink in table["uplinks"].items():
@@ -37,10 +44,6 @@ def seed(world: World) -> None:
     world.template_disks.add(base)
     for name, plain in table["vms"].items():
         _add_vm(world, table, name, base, plain)
-
-
-def _value(kind: Any, name: str, plain: Any) -> Any:
-    return from_plain(plain, field_of(kind, name).type)
 
 
 def _add_vm(world: World, table: Any, name: str, base: str, plain: dict[str, Any]) -> None:

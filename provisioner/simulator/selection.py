@@ -88,7 +88,7 @@ def select(world: World, spec: Any) -> list[Record]:
 
 
 def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Reading | None:
-    """Read what a filter wants of one object: the most derived matching PropertySpec decides.
+    """Read what a filter wants of one object: what all matching PropertySpecs name together.
 
     Returns:
         None when the filter wants nothing of that type.
@@ -97,11 +97,11 @@ def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Read
     matching = [spec for spec in prop_specs if isinstance(record.ref, spec.type)]
     if not matching:
         return None
-    spec = max(matching, key=lambda item: len(item.type.__mro__))
-    known = [info.name for info in fields_of(kind)]
+    everything = [info.name for info in fields_of(kind)]
+    paths = [path for spec in matching for path in (everything if spec.all else spec.pathSet)]
     reading = Reading(record.ref)
     readable = SESSION.get() is not None or kind is vim.ServiceInstance
-    for path in known if spec.all else spec.pathSet:
+    for path in dict.fromkeys(paths):
         try:
             if not readable:
                 raise vim.fault.NotAuthenticated(object=record.ref, privilegeId="System.View")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("provisioner.simulator")
 COOKIE = "vmware_soap_session"
 MAX_BODY_BYTES = 16 * 1024**2
+MAX_LINE_BYTES = 4096
 IDLE_S = 900
 ANSWERING = (clone, collector, datastores, power, service, snapshots)
 """Modules that answer methods: importing them fills the table."""
@@ -96,13 +97,33 @@ class SoapHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a SOAP call."""
-        length = self.headers.get("Content-Length", "")
-        if self.path.startswith("/sdk") and length.isdigit() and int(length) <= MAX_BODY_BYTES:
-            self._soap(self.rfile.read(int(length)))
+        try:
+            body = self._body() if self.path.startswith("/sdk") else None
+        except ValueError:
+            body = None
+        if body is not None:
+            self._soap(body)
         else:
             self.close_connection = True
-            text = f"POST to /sdk, at most {MAX_BODY_BYTES} bytes and their number\n"
+            text = f"POST to /sdk, at most {MAX_BODY_BYTES} bytes\n"
             self._send(HTTPStatus.BAD_REQUEST, text.encode(), "text/plain")
+
+    def _body(self) -> bytes:
+        """Return the request's body, which is of a stated length or comes in chunks."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self._read(int(self.headers.get("Content-Length", "")))
+        body = b""
+        while size := int(self.rfile.readline(80).split(b";")[0], 16):
+            body += self._read(size, len(body))
+            self.rfile.readline(80)
+        while self.rfile.readline(MAX_LINE_BYTES).strip():
+            """Trailers say nothing here."""
+        return body
+
+    def _read(self, size: int, before: int = 0) -> bytes:
+        if not 0 <= size <= MAX_BODY_BYTES - before:
+            raise ValueError(size)
+        return self.rfile.read(size)
 
     def _session(self) -> Session | None:
         try:

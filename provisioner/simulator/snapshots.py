@@ -41,9 +41,10 @@ def _go_on_from(world: World, vm: Machine, config: Any) -> None:
 
 def add_snapshot(world: World, vm: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot into its VM's tree and make it the current one. Call it under the lock."""
-    snapshot.props["config"] = vm.config
-    _go_on_from(world, vm, vm.config)
-    set_options(snapshot.props["config"], vm.told)
+    config = vm.config
+    _go_on_from(world, vm, config)
+    set_options(config, vm.told)
+    snapshot.props["config"] = config
     (snapshot.parent.children if snapshot.parent else vm.roots).append(snapshot)
     vm.current = snapshot
     world.add(snapshot)
@@ -60,8 +61,12 @@ def _create(run: TaskRun) -> Any:
             raise vim.fault.InvalidName(name=args.name)
         snapshot = Snapshot(world, vm, args.name, args.description or "", "")
     snapshot.disk = world.guests.snapshot(vm.moid, snapshot.moid)
-    with all_or_nothing(world):
-        add_snapshot(world, vm, snapshot)
+    try:
+        with all_or_nothing(world):
+            add_snapshot(world, vm, snapshot)
+    except vmodl.MethodFault:
+        world.guests.remove_snapshot(snapshot.disk)
+        raise
     return snapshot.ref
 
 

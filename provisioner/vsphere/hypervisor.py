@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pyVmomi import vim
@@ -34,7 +33,14 @@ from provisioner.ports import Clock, CloneOrder
 from provisioner.rules.mark import Installation, build_mark
 from provisioner.vsphere.evidence import Asking
 from provisioner.vsphere.lookup import Lookup, Place
-from provisioner.vsphere.machines import POWER, POWER_PATH, Machine, Machines, list_foreign_disks
+from provisioner.vsphere.machines import (
+    POWER,
+    POWER_PATH,
+    Machine,
+    Machines,
+    choose_address,
+    list_foreign_disks,
+)
 from provisioner.vsphere.privileges import check_sight
 from provisioner.vsphere.properties import build_spec, get_moref
 from provisioner.vsphere.session import Limits, Session
@@ -42,7 +48,7 @@ from provisioner.vsphere.specs import build_clone_spec
 from provisioner.vsphere.waiter import ENDED, Waiter
 
 ATTEMPTS = 3
-CLONE_TASK = "VirtualMachine.clone"
+CLONE_TASK = "virtualmachine.clone"
 
 
 class VsphereHypervisor:
@@ -238,6 +244,11 @@ class VsphereHypervisor:
                     raise
             else:
                 return
+        if machine.vm.power_state is not wanted:
+            raise TaskFailedError(
+                f"{self._session.title}: {machine.vm.name} does not stay {wanted}",
+                hint="find out what in vCenter does that, such as HA or an operator, and stop it",
+            )
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -287,7 +298,7 @@ class VsphereHypervisor:
             return DestroyOutcome(DestroyResult.ALREADY_GONE, "it went while it was worked on")
         raise TaskFailedError(
             f"{self._session.title}: cannot {doing}: it is powered on again and again",
-            hint="something in vCenter, such as HA or an operator, powers it on; stop that first",
+            hint="find out what in vCenter does that, such as HA or an operator, and stop it",
         )
 
     def _destroy(self, machine: Machine, identity: GuestIdentity, doing: str) -> bool:
@@ -340,7 +351,7 @@ class VsphereHypervisor:
             return
 
     def _list_clone_tasks(self, templates: list[Any]) -> list[Any]:
-        """List this account's clones of templates that have not ended yet."""
+        """List clones of templates that have not ended yet."""
         spec = build_spec(
             templates,
             {vim.Task: ["info.state", "info.descriptionId"]},
@@ -350,7 +361,7 @@ class VsphereHypervisor:
         return [
             task.ref
             for task in tasks
-            if task.values.get("info.descriptionId") == CLONE_TASK
+            if str(task.values.get("info.descriptionId")).lower() == CLONE_TASK
             and task.values.get("info.state") not in ENDED
         ]
 
@@ -366,27 +377,6 @@ class VsphereHypervisor:
                     self._limits.clone_s,
                     doing,
                 )
-
-
-def choose_address(nics: Iterable[Any], mac: str) -> str | None:
-    """Choose the address of the NIC with that MAC: IPv4 first, never link-local or loopback."""
-    addresses = [
-        address
-        for nic in nics
-        if (nic.macAddress or "").lower() == mac.lower()
-        for text in nic.ipAddress or ()
-        if (address := _read_address(str(text)))
-    ]
-    usable = [one for one in addresses if not (one.is_link_local or one.is_loopback)]
-    return str(min(usable, key=lambda one: one.version)) if usable else None
-
-
-def _read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read what a guest says is its address; None when it is none."""
-    try:
-        return ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
 
 
 def _build_residue(machine: Machine, foreign: tuple[str, ...]) -> DestroyOutcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pyVmomi import vim
@@ -122,6 +123,27 @@ def _is_born(chain: tuple[str, ...], born: frozenset[str]) -> bool:
         return False
     folder = chain[at].rpartition("/")[0]
     return all(file.rpartition("/")[0] == folder for file in chain[:at])
+
+
+def choose_address(nics: Iterable[Any], mac: str) -> str | None:
+    """Choose the address of the NIC with that MAC: IPv4 first, never link-local or loopback."""
+    addresses = [
+        address
+        for nic in nics
+        if (nic.macAddress or "").lower() == mac.lower()
+        for text in nic.ipAddress or ()
+        if (address := _read_address(str(text)))
+    ]
+    usable = [one for one in addresses if not (one.is_link_local or one.is_loopback)]
+    return str(min(usable, key=lambda one: one.version)) if usable else None
+
+
+def _read_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Read what a guest says is its address; None when it is none."""
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
 
 
 class Machines:

@@ -29,9 +29,12 @@ def run_checks(
     guest: GuestRecord,
     *,
     kinds: tuple[CheckKind, ...],
+    names: frozenset[str] = frozenset(),
     on_result: Callable[[CheckResult], None],
 ) -> tuple[CheckResult, ...]:
     """Run the checks of a guest's roles, in the order of the roles; one failing stops no other.
+
+    With `names` only those are run, whatever their kind.
 
     Raises HostKeyError or GuestUnreachableError when the guest cannot be asked at all, and
     CheckFailedError when a trial key could not be proved gone.
@@ -41,7 +44,7 @@ def run_checks(
         check
         for role in spec.roles
         for check in tools.checks
-        if check.role == role and check.kind in kinds
+        if check.role == role and (check.name in names if names else check.kind in kinds)
     ]
     key = tools.credentials.get_lab_key(lab.lab_id, lab.generation)
     admin = build_target(tools.site, guest, key.private_file)

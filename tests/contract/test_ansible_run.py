@@ -172,6 +172,25 @@ def test_a_leftover_of_another_lab_is_swept_with_its_processes(ansible: Ansible)
             process.wait()
 
 
+def test_a_leftover_that_does_not_go_stops_only_its_own_lab(
+    ansible: Ansible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = ansible.configurator._folders
+    left = Path("/dev/shm") / f"{folders._prefix}0123456789ab"  # noqa: S108
+    left.mkdir(mode=0o700)
+    monkeypatch.setattr(run_folder, "end_processes", lambda *_args, **_limits: (4711,))
+    folders.sweep()
+    assert left.exists()
+    with (
+        pytest.raises(ConvergeError, match="do not end: 4711"),
+        folders.taking("ana-mlops", lambda: False),
+    ):
+        pass
+    monkeypatch.undo()
+    folders.sweep()
+    assert not left.exists()
+
+
 def test_a_folder_in_use_is_waited_for_and_not_touched(
     ansible: Ansible, monkeypatch: pytest.MonkeyPatch
 ) -> None:

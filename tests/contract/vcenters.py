@@ -18,8 +18,10 @@ from provisioner.model.spec import Site
 from provisioner.ports import Hypervisor
 from provisioner.rules.mark import MARK_KEY, Installation
 from provisioner.vsphere import VsphereHypervisor
-from tests.fakes.hypervisor import FakeHypervisor, FakeVcenter
+from provisioner.vsphere.session import Limits
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.samples import make_site
+from tests.fakes.vcenter import FakeVcenter
 from tests.simulator.conftest import Client
 
 PLACE: dict[str, object] = {
@@ -68,6 +70,7 @@ class Simulated:
         self.hypervisors: list[VsphereHypervisor] = []
 
     def make_site(self, **changes: object) -> Site:
+        """Describe the simulator as a site."""
         simulator = self.client.simulator
         vcenter = {
             "host": simulator.host,
@@ -77,10 +80,12 @@ class Simulated:
         }
         return make_site(**{"vcenter": vcenter, **PLACE, **changes})
 
-    def connect(self, installation: Installation, **site: object) -> VsphereHypervisor:
+    def connect(
+        self, installation: Installation, limits: Limits | None = None, **site: object
+    ) -> VsphereHypervisor:
         password = self.client.simulator.password
         made = VsphereHypervisor(
-            self.make_site(**site), installation, lambda: password, RealClock()
+            self.make_site(**site), installation, lambda: password, RealClock(), limits
         )
         self.hypervisors.append(made)
         return made

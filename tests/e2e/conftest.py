@@ -35,6 +35,7 @@ class Installation:
     key_file: Path
     transcripts: list[str] = field(default_factory=list)
     scan: ProcessScan | None = None
+    simulator_id: str = ""
 
     @property
     def secret_homes(self) -> dict[str, Path]:
@@ -132,6 +133,24 @@ def docker(*words: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+def containers_of(lab: Installation) -> set[str]:
+    """Return the VMs (morefs) that this installation's simulator has containers or volumes of."""
+    of_ours = ("--filter", f"label=labctl.sim={lab.simulator_id}", "--format")
+    return {
+        *docker("ps", "-a", *of_ours, '{{.Label "labctl.vm"}}'),
+        *docker("volume", "ls", *of_ours, '{{.Label "labctl.vm"}}'),
+    }
+
+
+def find_container(lab: Installation) -> str:
+    """Find the container behind the workbench by its address."""
+    address = lab.must_json("inventory", LAB)["all"]["hosts"]["workbench"]["ansible_host"]
+    show = "{{.ID}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    rows = [line.split() for line in docker("inspect", "-f", show, *docker("ps", "-q"))]
+    (found,) = [row[0] for row in rows if address in row[1:]]
+    return found
+
+
 def find_vms(vcenter: Any, name: str) -> list[Any]:
     content = vcenter.content
     view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
@@ -166,6 +185,8 @@ def lab(installation: Installation) -> Installation:
     with ProcessScan(installation.secrets) as scan:
         installation.provision()
     installation.scan = scan
+    label = '{{index .Config.Labels "labctl.sim"}}'
+    (installation.simulator_id,) = docker("inspect", "-f", label, find_container(installation))
     return installation
 
 

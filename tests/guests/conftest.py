@@ -6,6 +6,7 @@ import base64
 import gzip
 import itertools
 import json
+import shlex
 import subprocess
 import threading
 import time
@@ -93,6 +94,10 @@ class Guest:
         done = self.ssh(command)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout.strip()
+
+    def run_as_root(self, script: str) -> str:
+        """Run a script that must succeed as root."""
+        return self.run(f"sudo sh -ec {shlex.quote(script)}")
 
 
 @dataclass

@@ -1,7 +1,9 @@
-"""What is read from the host: apt mirrors, routes, resolvers; and the errors when it lacks things."""
+"""What is read from the host: apt mirrors, routes, resolvers; what is said when it lacks them."""
 
 from __future__ import annotations
 
+import platform
+import shutil
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,7 @@ APT = """\
 
 @pytest.fixture
 def codename(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(
-        image.platform, "freedesktop_os_release", lambda: {"VERSION_CODENAME": "old"}
-    )
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"VERSION_CODENAME": "old"})
     return "old"
 
 
@@ -57,7 +57,7 @@ def test_the_recipe_is_the_same_every_time() -> None:
 
 def test_missing_mmdebstrap_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "REPOSITORY", "labctl-guest-none")
-    monkeypatch.setattr(image.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     client = docker.from_env()
     with pytest.raises(GuestError, match="apt-get install mmdebstrap uidmap"):
         image.ensure_image(client)

@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.guests.conftest import Bench, Guest
 
-IMAGE = """set -e
-sudo apt-get -q update
-sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends docker.io docker-cli busybox-static
-mkdir ctx && cp /bin/busybox ctx/
-printf 'FROM scratch\\nCOPY busybox /bin/\\nCMD ["/bin/busybox", "echo", "hello from scratch"]\\n' > ctx/Dockerfile
-sudo docker build -q -t mine ctx
+SET_UP = """
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q -y install --no-install-recommends docker.io docker-cli busybox-static
+mkdir context && cp /bin/busybox context/
+cat > context/Dockerfile <<'END'
+FROM scratch
+COPY busybox /bin/
+CMD ["/bin/busybox", "echo", "hello from scratch"]
+END
+docker build -q -t mine context
 """
 
 
 def test_nested_docker_works_and_is_in_the_snapshot(bench: Bench, fresh: Guest) -> None:
     vm_id = fresh.hardware.vm_id
-    fresh.run(IMAGE)
+    fresh.run_as_root(SET_UP)
     assert fresh.run("systemctl is-system-running") == "running"
     assert fresh.run("sudo docker info --format '{{.Driver}}'") == "overlay2"
     assert fresh.run("sudo docker run --rm mine") == "hello from scratch"

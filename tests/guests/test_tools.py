@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-REPORT = {
+REPORT: dict[str, Any] = {
     "hostname": "guest",
     "nics": [
         {"name": "eth0", "mac": "00:50:56:00:00:01", "addresses": ["192.0.2.7/24", "fe80::1/64"]}
@@ -242,7 +242,7 @@ def test_any_nics_are_parsed_or_refused(nics: list[dict[str, Any]]) -> None:
 
 
 def test_a_report_has_bridges_but_no_loopback_or_veth() -> None:
-    links = [
+    links: list[dict[str, Any]] = [
         {"ifname": "lo", "link_type": "loopback", "address": "00:00:00:00:00:00", "addr_info": []},
         {"ifname": "eth0", "link_type": "ether", "address": "00:50:56:00:00:01", "addr_info": []},
         {

@@ -144,11 +144,11 @@ class Client:
 
 
 @contextmanager
-def running(state: Path, **settings: Any) -> Iterator[Simulator]:
+def running(state: Path, guests: NullGuests | None = None, **settings: Any) -> Iterator[Simulator]:
     """Run a simulator in this process."""
     with_state = open_state_dir(state)
     world = World(
-        NullGuests(boot_s=0.02),
+        guests or NullGuests(boot_s=0.02),
         Settings(USERNAME, with_state.password, with_state.instance_uuid, **settings),
     )
     seed(world)

@@ -20,7 +20,9 @@ UUIDS = ("11111111-2222-4333-8444-555555555555", "66666666-7777-4888-8999-000000
 
 
 def options(vm: Any) -> dict[str, str]:
-    return {item.key: item.value for item in vm.config.extraConfig}
+    found = {item.key: item.value for item in vm.config.extraConfig}
+    assert found.pop("svga.present") == "TRUE", "every VM has some of its own"
+    return found
 
 
 def devices(vm: Any, kind: Any) -> list[Any]:

@@ -149,6 +149,55 @@ def test_malformed_calls_are_invalid_requests(simulator: Simulator, body: str) -
     assert (status, "CurrentTimeResponse" in text) == (200, True)
 
 
+def test_a_body_may_come_in_chunks(simulator: Simulator) -> None:
+    """Some clients send no length; what follows on the connection is understood all the same."""
+    body = ENVELOPE.format(f'<CurrentTime xmlns="urn:vim25">{THIS}</CurrentTime>').encode()
+    connection = http.client.HTTPSConnection(
+        simulator.host, simulator.port, context=simulator.tls, timeout=10
+    )
+    for _ in range(2):
+        connection.request("POST", "/sdk", iter([body[:7], body[7:]]), encode_chunked=True)
+        response = connection.getresponse()
+        assert (response.status, b"CurrentTimeResponse" in response.read()) == (200, True)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/elsewhere", {}),
+        ("/sdk", {"Content-Length": "-1"}),
+        ("/sdk", {"Content-Length": "x"}),
+        ("/sdk", {"Content-Length": str(10**9)}),
+    ],
+)
+def test_other_posts_are_refused(simulator: Simulator, path: str, headers: dict[str, str]) -> None:
+    connection = http.client.HTTPSConnection(
+        simulator.host, simulator.port, context=simulator.tls, timeout=10
+    )
+    connection.putrequest("POST", path)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 400
+    response.read()
+    connection.close()
+
+
+def test_a_reference_is_named_as_vcenter_names_it(simulator: Simulator) -> None:
+    """Clients other than pyVmomi know ``ManagedObjectReference`` only."""
+    spec = (
+        "<specSet><propSet><type>ServiceInstance</type><pathSet>content.rootFolder</pathSet>"
+        '</propSet><objectSet><obj type="ServiceInstance">ServiceInstance</obj></objectSet>'
+        "</specSet>"
+    )
+    this = '<_this type="PropertyCollector">propertyCollector</_this>'
+    call = f'<RetrieveProperties xmlns="urn:vim25">{this}{spec}</RetrieveProperties>'
+    status, text = post(simulator, ENVELOPE.format(call))
+    assert (status, 'xsi:type="ManagedObjectReference" type="Folder"' in text) == (200, True)
+
+
 def test_methods_vsphere_has_and_the_simulator_not(client: Client) -> None:
     with pytest.raises(vmodl.fault.MethodNotFound):
         client.template.AcquireTicket("webmks")

@@ -11,6 +11,8 @@ import pytest
 from pyVmomi import vim, vmodl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulator.conftest import Client
 
 
@@ -88,6 +90,49 @@ def test_destroy_takes_the_whole_own_chain_and_nothing_else(client: Client) -> N
     assert client.simulator.guests.disks == {
         disk for disk in client.simulator.guests.disks if disk != vm._moId
     }
+
+
+def test_files_that_other_vms_stand_on_are_kept(client: Client) -> None:
+    vm = client.clone("ground")
+    spec = client.linked_spec()
+    spec.snapshot = snap(client, vm, "for-child")
+    child = client.do(vm.CloneVM_Task(client.labs, "ground-child", spec))
+    client.do(vm.RemoveAllSnapshots_Task())
+    client.do(vm.Destroy_Task())
+    assert own_files(client, vm) == {"ground.vmdk"}
+    assert disk_files(child) == ["ground-child.vmdk", "ground.vmdk", "debian-13.vmdk"]
+    assert client.do(child.CreateSnapshot_Task("still-works", "", False, False))
+
+
+def test_what_a_guest_said_is_in_no_snapshot_and_no_clone(client: Client) -> None:
+    vm = client.clone("talker")
+    client.do(vm.PowerOnVM_Task())
+    client.simulator.guests.running[vm._moId].info_set("guestinfo.said", "hello")
+    snapshot = snap(client, vm, "s")
+    full = vim.vm.CloneSpec(location=vim.vm.RelocateSpec(), powerOn=False, template=False)
+    copy = client.do(vm.CloneVM_Task(client.labs, "talker-copy", full))
+    said = [
+        [item.key for item in config.extraConfig if item.key == "guestinfo.said"]
+        for config in (vm.config, snapshot.config, copy.config)
+    ]
+    assert said == [["guestinfo.said"], [], []]
+
+
+def test_a_snapshot_that_does_not_fit_leaves_nothing(start: Callable[..., Client]) -> None:
+    client = start(datastore_gib=5)
+    vm = client.clone("cramped")
+    free = client.find("DC0/datastore/datastore-0").summary.freeSpace
+    kind = vim.vm.device.VirtualDisk
+    filler = kind(
+        key=-1, capacityInKB=free // 1024, backing=kind.FlatVer2BackingInfo(diskMode="persistent")
+    )
+    change = vim.vm.device.VirtualDeviceSpec(operation="add", fileOperation="create", device=filler)
+    client.do(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+    disks = set(client.simulator.guests.disks)
+    with pytest.raises(vim.fault.NoDiskSpace):
+        snap(client, vm, "no-room")
+    assert vm.snapshot is None
+    assert client.simulator.guests.disks == disks
 
 
 def test_the_templates_base_disk_survives_its_snapshots(client: Client) -> None:

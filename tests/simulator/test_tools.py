@@ -12,17 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyVmomi import vim
 
-from provisioner.simulator.guests import GuestNic, GuestState, NullGuests
+from provisioner.simulator.guests import (
+    GuestError,
+    GuestHardware,
+    GuestNic,
+    GuestState,
+    NullGuests,
+    ToolsCallbacks,
+)
 from provisioner.simulator.machine import MachineTools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulator.conftest import Client
 
 KEY = "guestinfo.labctl.hostkey"
 
 
 def options(vm: Any) -> dict[str, str]:
-    return {item.key: item.value for item in vm.config.extraConfig}
+    found = {item.key: item.value for item in vm.config.extraConfig}
+    assert found.pop("svga.present") == "TRUE", "every VM has some of its own"
+    return found
 
 
 def powered_on(client: Client, name: str, **config: Any) -> tuple[Any, Any]:
@@ -103,5 +114,36 @@ def _hostile(module_client: Client) -> tuple[Client, Any, Any]:
     return module_client, *powered_on(module_client, "hostile")
 
 
-def test_the_runtime_port_is_kept(client: Client) -> None:
-    assert isinstance(client.simulator.guests, NullGuests)
+class StillbornGuests(NullGuests):
+    """Guests that stop before their start has returned."""
+
+    def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
+        super().power_on(vm, tools)
+        self.power_off(vm.vm_id)
+        tools.guest_state(GuestState(powered_on=False, tools_running=False))
+
+
+class BrokenGuests(NullGuests):
+    """Guests that cannot be started."""
+
+    def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
+        super().power_on(vm, tools)
+        self.power_off(vm.vm_id)
+        raise GuestError(f"no room for {vm.name}")
+
+
+def test_a_guest_that_stops_while_it_starts(start: Callable[..., Client]) -> None:
+    client = start(guests=StillbornGuests())
+    vm = client.clone("stillborn")
+    client.do(vm.PowerOnVM_Task())
+    assert vm.runtime.powerState == "poweredOff"
+
+
+def test_a_guest_that_does_not_start_is_a_failed_task(start: Callable[..., Client]) -> None:
+    client = start(guests=BrokenGuests())
+    vm = client.clone("broken")
+    with pytest.raises(vim.fault.GenericVmConfigFault) as caught:
+        client.do(vm.PowerOnVM_Task())
+    assert caught.value.reason == "no room for broken"
+    assert vm.runtime.powerState == "poweredOff"
+    client.do(vm.Destroy_Task())

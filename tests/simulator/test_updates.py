@@ -249,7 +249,7 @@ def test_recursive_selection_by_name(client: Client) -> None:
     contents = client.collector.RetrieveProperties([spec])
     props = {item.obj: {prop.name: prop.val for prop in item.propSet} for item in contents}
     assert props[client.labs] == {"name": "labs"}
-    assert props[client.template] == {"config.template": False}, "the most derived spec decides"
+    assert props[client.template] == {"name": "debian-13", "config.template": False}
     unknown = Query.TraversalSpec(
         type=vim.Folder, path="childEntity", selectSet=[Query.SelectionSpec(name="nobody")]
     )

@@ -56,6 +56,7 @@ def build_line(key_type: str, blob: bytes) -> str:
 
 
 POINT = base64.b64decode(ECDSA["secp256r1"].split()[1])[-65:]
+COMPRESSED = bytes([2 + POINT[-1] % 2]) + POINT[1:33]
 SK = {
     SK_ED25519: build_line(SK_ED25519, pack(SK_ED25519.encode(), b"\x07" * 32, b"ssh:")),
     SK_ECDSA: build_line(SK_ECDSA, pack(SK_ECDSA.encode(), b"nistp256", POINT, b"ssh:work")),
@@ -165,6 +166,16 @@ REFUSED: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "sk off its curve": (
         lambda: build_line(SK_ECDSA, pack(SK_ECDSA.encode(), b"nistp256", b"\x04" * 65, b"ssh:")),
+        f"is no valid {SK_ECDSA} key",
+    ),
+    "compressed point": (
+        lambda: build_line(
+            "ecdsa-sha2-nistp256", pack(b"ecdsa-sha2-nistp256", b"nistp256", COMPRESSED)
+        ),
+        "is no valid ecdsa-sha2-nistp256 key",
+    ),
+    "sk compressed point": (
+        lambda: build_line(SK_ECDSA, pack(SK_ECDSA.encode(), b"nistp256", COMPRESSED, b"ssh:")),
         f"is no valid {SK_ECDSA} key",
     ),
     "sk other curve": (

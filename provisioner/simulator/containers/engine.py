@@ -74,6 +74,7 @@ class Engine:
     def create_machine(self, vm_id: str, disk: Disk, folder: Path) -> None:
         """Create a VM's container, powered off, with a writable layer above the disk's.
 
+        Its Tools socket lies under /dev, which systemd leaves mounted to the end of a reboot.
         Size and networks come with each power on. What each option is for was found by leaving it
         out: SYS_ADMIN and NET_ADMIN for systemd and a nested Docker, SYS_PTRACE for its exec.
         """
@@ -92,7 +93,7 @@ class Engine:
                 cgroupns="private",
                 pids_limit=PIDS_LIMIT,
                 tmpfs={"/run": "", "/run/lock": "", "/tmp": "exec,mode=1777"},  # noqa: S108 - its own
-                binds=[f"{folder}:/run/hypervisor:ro", f"{name}:/var/lib/docker"],
+                binds=[f"{folder}:/dev/hypervisor:ro", f"{name}:/var/lib/docker"],
             ),
         )
 

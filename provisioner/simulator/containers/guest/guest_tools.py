@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 KEEP = "/var/lib/guest-tools"
-SOCKET = "/run/hypervisor/rpc.sock"
+SOCKET = "/dev/hypervisor/rpc.sock"
 HEARTBEAT_S = 5
 QUIET_S = 0.3
 DATASOURCE_ENV = Path("/run/guestinfo.env")

@@ -1,0 +1,167 @@
+"""Golden tests of the clone call: what is sent, field by field, as pyVmomi itself renders it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+from pyVmomi.VmomiJSONEncoder import VmomiJSONEncoder
+
+from provisioner.rules.mark import MARK_KEY
+from provisioner.vsphere.machines import choose_address
+from provisioner.vsphere.specs import (
+    Portgroup,
+    Source,
+    build_clone_spec,
+    build_extra_config,
+    build_nic_changes,
+)
+from tests.vsphere.conftest import make_order
+
+STANDARD = Portgroup(vim.Network("network-1"), "lab")
+DISTRIBUTED = Portgroup(
+    vim.dvs.DistributedVirtualPortgroup("dvportgroup-9"), "sealed", "dvportgroup-9", "50 2a"
+)
+
+
+def render(value: Any) -> Any:
+    """Render a spec as plain data, without what is unset."""
+
+    def prune(item: Any) -> Any:
+        if isinstance(item, dict):
+            pruned = {key: prune(child) for key, child in item.items()}
+            return {key: child for key, child in pruned.items() if child not in (None, [], {})}
+        return [prune(child) for child in item] if isinstance(item, list) else item
+
+    return prune(json.loads(json.dumps(value, cls=VmomiJSONEncoder, strip_dynamic=True)))
+
+
+def make_nic(key: int, kind: Any = vim.vm.device.VirtualVmxnet3) -> Any:
+    return kind(key=key, macAddress="00:50:56:80:00:01", controllerKey=100, unitNumber=7)
+
+
+def connected(operation: str, key: int, backing: dict[str, Any], kind: str = "Vmxnet3") -> Any:
+    device = {
+        "_vimtype": f"vim.vm.device.Virtual{kind}",
+        "key": key,
+        "addressType": "assigned",
+        "backing": backing,
+        "connectable": {
+            "_vimtype": "vim.vm.device.VirtualDevice.ConnectInfo",
+            "connected": False,
+            "startConnected": True,
+            "allowGuestControl": True,
+        },
+    }
+    spec = "vim.vm.device.VirtualDeviceSpec"
+    return {"_vimtype": spec, "operation": operation, "device": device}
+
+
+ON_STANDARD = {
+    "_vimtype": "vim.vm.device.VirtualEthernetCard.NetworkBackingInfo",
+    "deviceName": "lab",
+    "network": "vim.Network:network-1",
+}
+ON_DISTRIBUTED = {
+    "_vimtype": "vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo",
+    "port": {
+        "_vimtype": "vim.dvs.PortConnection",
+        "portgroupKey": "dvportgroup-9",
+        "switchUuid": "50 2a",
+    },
+}
+
+
+def test_a_clone_is_linked_off_and_whole() -> None:
+    order = replace(make_order(), cpus=3, memory_mib=6144)
+    source = Source(vim.vm.Snapshot("snapshot-2"), (make_nic(4000),), ("guestinfo.old", "nvram"))
+    spec = build_clone_spec(
+        order,
+        "the mark",
+        source,
+        pool=vim.ResourcePool("resgroup-1"),
+        datastore=vim.Datastore("datastore-1"),
+        portgroups=[STANDARD],
+    )
+    option = "vim.option.OptionValue"
+    assert render(spec) == {
+        "_vimtype": "vim.vm.CloneSpec",
+        "powerOn": False,
+        "template": False,
+        "snapshot": "vim.vm.Snapshot:snapshot-2",
+        "location": {
+            "_vimtype": "vim.vm.RelocateSpec",
+            "pool": "vim.ResourcePool:resgroup-1",
+            "datastore": "vim.Datastore:datastore-1",
+            "diskMoveType": "createNewChildDiskBacking",
+        },
+        "config": {
+            "_vimtype": "vim.vm.ConfigSpec",
+            "instanceUuid": order.identity.instance_uuid,
+            "numCPUs": 3,
+            "numCoresPerSocket": 1,
+            "memoryMB": 6144,
+            "extraConfig": [
+                {"_vimtype": option, "key": "guestinfo.old", "value": ""},
+                {"_vimtype": option, "key": "guestinfo.userdata", "value": "I2Nsb3Vk"},
+                {"_vimtype": option, "key": MARK_KEY, "value": "the mark"},
+            ],
+            "deviceChange": [connected("edit", 4000, ON_STANDARD)],
+        },
+    }
+
+
+def test_nics_follow_the_order_of_the_networks() -> None:
+    nics = [make_nic(4000, vim.vm.device.VirtualE1000)]
+    assert render(build_nic_changes(nics, [DISTRIBUTED, STANDARD, STANDARD])) == [
+        connected("edit", 4000, ON_DISTRIBUTED, "E1000"),
+        connected("add", -1, ON_STANDARD),
+        connected("add", -2, ON_STANDARD),
+    ]
+
+
+def test_surplus_nics_are_removed() -> None:
+    changes = render(build_nic_changes([make_nic(4000), make_nic(4001)], [STANDARD]))
+    assert [(one["operation"], one["device"]["key"]) for one in changes] == [
+        ("edit", 4000),
+        ("remove", 4001),
+    ]
+
+
+def test_no_mac_is_carried_over() -> None:
+    assert "macAddress" not in json.dumps(render(build_nic_changes([make_nic(4000)], [STANDARD])))
+
+
+def test_inherited_guestinfo_is_blanked_and_ours_is_set() -> None:
+    inherited = ("guestinfo.userdata", "guestinfo.labctl.hostkey", "disk.EnableUUID", MARK_KEY)
+    options = build_extra_config("m", (("guestinfo.userdata", "new"),), inherited)
+    assert {one.key: one.value for one in options} == {
+        "guestinfo.userdata": "new",
+        "guestinfo.labctl.hostkey": "",
+        MARK_KEY: "m",
+    }
+
+
+MAC = "00:50:56:80:00:01"
+NicInfo = vim.vm.GuestInfo.NicInfo
+
+
+@pytest.mark.parametrize(
+    ("nics", "expected"),
+    [
+        ([], None),
+        ([(None, ["192.0.2.1"]), ("02:42:ac:11:00:01", ["172.17.0.1"])], None),
+        ([(MAC, ["fe80::1", "169.254.3.4", "127.0.0.1", "::1"])], None),
+        ([(MAC, ["fe80::1%eth0", "2001:db8::5", "192.0.2.9"])], "192.0.2.9"),
+        ([(MAC, ["2001:db8::5"])], "2001:db8::5"),
+        ([(MAC.upper(), ["192.0.2.9"])], "192.0.2.9"),
+        ([(MAC, ["not an address", "192.0.2.9"])], "192.0.2.9"),
+        ([(MAC, [])], None),
+    ],
+)
+def test_an_address_is_chosen(nics: list[tuple[str, list[str]]], expected: str | None) -> None:
+    seen = [NicInfo(macAddress=mac, ipAddress=addresses) for mac, addresses in nics]
+    assert choose_address(seen, MAC) == expected

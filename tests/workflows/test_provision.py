@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+
+from provisioner.errors import (
+    CheckFailedError,
+    LabctlError,
+    PlayFailedError,
+    StoppedError,
+    VsphereUnavailableError,
+)
+from provisioner.model.lab import LabState
+from provisioner.model.observed import PlayProgress
+from provisioner.rules.plan import STEPS
+from tests.workflows.conftest import CHECK, TRIAL, World, make_world
+
+
+def test_a_lab_becomes_ready_by_the_steps_of_the_plan(world: World) -> None:
+    world.provision()
+    assert world.lab.state is LabState.READY
+    assert tuple(step for step, _ in world.steps("ok")) == STEPS
+    (guest,) = world.store.list_guests("ana-mlops", 1)
+    assert guest.host_key
+    assert guest.address
+    assert guest.birth_disks
+
+
+def test_guests_go_through_each_step_side_by_side() -> None:
+    world = make_world("workbench", "tracking")
+    world.provision()
+    clones = [slot for step, slot in world.steps("ok") if step == "clone"]
+    assert clones == ["workbench", "tracking"]
+    assert len(world.configurator.orders) == 1, "one Ansible run for all guests"
+    assert len(world.vcenter.vms) == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "step"),
+    [
+        ("observe_site", "preflight"),
+        ("ensure_clone", "clone"),
+        ("ensure_powered_on", "power-on"),
+        ("wait_for_guestinfo", "host-key"),
+        ("wait_for_address", "address"),
+    ],
+)
+def test_a_failed_step_is_continued_and_nothing_is_doubled(
+    world: World, verb: str, step: str
+) -> None:
+    world.hypervisor.failures[verb] = [VsphereUnavailableError("no answer")]
+    with pytest.raises(VsphereUnavailableError):
+        world.provision()
+    assert world.lab.state is LabState.FAILED
+    assert world.lab.note == "no answer"
+    assert [name for name, _ in world.steps("failed")] == [step]
+    world.provision()
+    assert world.lab.state is LabState.READY
+    assert len(world.vcenter.vms) == 1
+
+
+def test_a_pinned_host_key_is_never_learned_again(world: World) -> None:
+    world.configurator.events = [
+        PlayProgress("workbench", "linux_baseline", "Harden", "failed", "no"),
+    ]
+    with pytest.raises(PlayFailedError):
+        world.provision()
+    (vm,) = world.vcenter.vms.values()
+    (before,) = world.store.list_guests("ana-mlops", 1)
+    vm.guestinfo["guestinfo.labctl.hostkey"] = "somebody else's"
+    world.configurator.events = []
+    world.provision()
+    (after,) = world.store.list_guests("ana-mlops", 1)
+    assert after.host_key == before.host_key
+
+
+@pytest.mark.parametrize("name", [CHECK, TRIAL])
+def test_a_failing_check_fails_the_lab(world: World, name: str) -> None:
+    world.broken = {name}
+    with pytest.raises(CheckFailedError, match=name):
+        world.provision()
+    assert world.lab.state is LabState.FAILED
+
+
+@pytest.mark.parametrize("broken", [set(), {TRIAL}])
+def test_the_trial_key_is_gone_afterwards(world: World, broken: set[str]) -> None:
+    world.broken = set(broken)
+    try:
+        world.provision()
+    except LabctlError:
+        assert broken
+    commands = [command for _, command, _ in world.shell.ran]
+    assert any("install -m" in command for command in commands), "there was one"
+    assert all(name == "1" for _, name in world.credentials.keys), "only the lab's own key stays"
+    for machine in world.shell.machines.values():
+        assert "ana" not in machine.keys
+
+
+def test_a_stop_ends_before_the_next_step(world: World) -> None:
+    world.stopping = True
+    with pytest.raises(StoppedError):
+        world.provision()
+    assert world.vcenter.vms == {}
+    world.stopping = False
+    world.provision()
+    assert world.lab.state is LabState.READY
