@@ -385,7 +385,8 @@ def read_text(path: Path, what: str) -> str:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the {what} {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read the {what} {path}: {reason}") from error
     return text
 
 

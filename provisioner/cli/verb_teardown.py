@@ -41,8 +41,8 @@ def command(labs: Labs, out: Output, lab_id: str, *, yes: bool) -> None:
 
 def _show_receipt(labs: Labs, out: Output, lab_id: str, error: LabctlError | None) -> None:
     text = labs.house.store.find_receipt(lab_id)
-    if text is None:
-        return
+    if text is None or from_json(text).generation != labs.get_lab(lab_id).generation:
+        return  # an older generation's receipt says nothing about this one
     out.say(render_text(from_json(text)))
     if error is None:
         out.document(json.loads(text))

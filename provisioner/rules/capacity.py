@@ -83,6 +83,6 @@ def get_template(observed: ObservedSite, name: str) -> ObservedTemplate:
                 hint="mend it in vCenter, or name another one in the site file",
             )
     raise InputError(
-        f"there is no VM template {name} on vCenter {observed.vcenter_name}",
+        f"there is no VM template {name} on {observed.vcenter_name}",
         hint="mend vm_templates in the site file",
     )

@@ -175,7 +175,7 @@ def _describe_standing(living: Lab, blueprint: Blueprint, hire: Hire) -> str:
 def _refuse_unfit(site: Site, observed: ObservedSite) -> None:
     if observed.problems:
         raise InputError(
-            f"vCenter {observed.vcenter_name} does not confirm site {site.site}: "
+            f"{observed.vcenter_name} does not confirm site {site.site}: "
             + "; ".join(observed.problems),
             hint="mend the site file, or the account's rights",
         )

@@ -6,8 +6,9 @@ import base64
 import binascii
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -52,9 +53,15 @@ class Connection:
 
     def close(self) -> None:
         """End it. Never raises."""
-        self.transport.close()
+        close_quietly(self.transport)
         if self.jump is not None:
-            self.jump.close()
+            close_quietly(self.jump)
+
+
+def close_quietly(what: Transport | Channel) -> None:
+    """Close it. A close sends a message, which fails where the connection has broken already."""
+    with suppress(EOFError, OSError, SSHException):
+        what.close()
 
 
 def connect(
@@ -90,7 +97,7 @@ def connect(
             )
         return Connection(_log_in(channel, guest, key, deadline), through)
     except BaseException:
-        through.close()
+        close_quietly(through)
         raise
 
 
@@ -114,11 +121,11 @@ def _log_in(sock: socket.socket | Channel, peer: Peer, key: PKey, deadline: Dead
             raise
         transport.daemon = True
         try:
-            with deadline.watching(transport.close):
+            with deadline.watching(partial(close_quietly, transport)):
                 _shake_hands(transport, peer, deadline)
                 _authenticate(transport, peer, key, deadline)
         except BaseException:
-            transport.close()
+            close_quietly(transport)
             raise
         transport.set_keepalive(KEEPALIVE_S)
     return transport

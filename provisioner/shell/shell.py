@@ -14,6 +14,7 @@ from provisioner.ports import ShellTarget
 from provisioner.shell.command import open_channel, run_command
 from provisioner.shell.connection import (
     Connection,
+    close_quietly,
     connect,
     read_jump,
     read_private_key,
@@ -107,7 +108,7 @@ class ParamikoShell:
                 hint="it is ended there by now: look at the guest's load, then try again",
             ) from error
         finally:
-            channel.close()
+            close_quietly(channel)
             self._keep(target, connection) if ended_well else connection.close()
         return result
 

@@ -52,7 +52,10 @@ class Row:
 
 _AGAIN = "wait until it has ended, then run the same command again"
 _ROLE = "docs/runbook.md lists the vSphere role that labctl needs"
-_REACH = "check vcenter.host and vcenter.port of the site file, the network, and that vCenter is up"
+_REACH = (
+    "check vcenter.host and vcenter.port of the site file, the network, and that vCenter is up;"
+    " a simulator is started by: labctl sim up"
+)
 _TASKS = "the recent tasks of that object in vCenter say more"
 _HOST = "look at the state of the ESXi hosts in vCenter, then run the same command again"
 _TRUST = (

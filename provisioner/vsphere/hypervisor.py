@@ -40,6 +40,7 @@ from provisioner.vsphere.machines import (
     Machines,
     choose_address,
     list_foreign_disks,
+    sort_nics,
 )
 from provisioner.vsphere.privileges import check_sight
 from provisioner.vsphere.properties import build_spec, get_moref
@@ -135,7 +136,8 @@ class VsphereHypervisor:
         elif self._list_clone_tasks([template]):
             self._settle_clones([template])
             machine = self._machines.get_own(order.identity)
-        return machine.vm
+        networks = (place.get("portgroups", name).title for name in order.networks)
+        return sort_nics(machine.vm, networks)
 
     def _clone(
         self, place: Place, template: Any, order: CloneOrder, on_task: Callable[[str], None]
@@ -166,6 +168,8 @@ class VsphereHypervisor:
             if machine is None:
                 raise
             return machine
+        if ref is None:  # the task ended well, and vCenter forgot it before it was read
+            return self._machines.get_own(order.identity)
         return self._confirm(self._machines.get(ref), order.identity)
 
     def _confirm(self, machine: Machine, identity: GuestIdentity) -> Machine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -123,6 +123,17 @@ def _is_born(chain: tuple[str, ...], born: frozenset[str]) -> bool:
         return False
     folder = chain[at].rpartition("/")[0]
     return all(file.rpartition("/")[0] == folder for file in chain[:at])
+
+
+def sort_nics(vm: ObservedVm, networks: Iterable[str]) -> ObservedVm:
+    """Put a VM's NICs in the order of these networks; vCenter numbers new NICs as it likes."""
+    rest, sorted_nics = list(vm.nics), list[ObservedNic]()
+    for network in networks:
+        found = next((nic for nic in rest if nic.network == network), None)
+        if found is not None:
+            rest.remove(found)
+            sorted_nics.append(found)
+    return replace(vm, nics=(*sorted_nics, *rest))
 
 
 def choose_address(nics: Iterable[Any], mac: str) -> str | None:

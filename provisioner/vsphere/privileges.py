@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pyVmomi import vim
+
 from provisioner.model.observed import Sight
 from provisioner.vsphere.lookup import Place
-from provisioner.vsphere.properties import get_moref
+from provisioner.vsphere.properties import build_spec, get_moref
 from provisioner.vsphere.session import Session
 
 
@@ -64,7 +66,9 @@ NEEDED: tuple[Needed, ...] = (
 def check_sight(session: Session, place: Place) -> Sight:
     """Ask which vCenter this is, how far its events are, what we may and what we see."""
     content = session.read_content()
-    event = session.read("ask for the newest event", lambda now: now.eventManager.latestEvent)
+    spec = build_spec([content.eventManager], {vim.event.EventManager: ["latestEvent"]})
+    events = session.retrieve("ask for the newest event", spec)
+    event = events[0].values.get("latestEvent") if events else None
     return Sight(
         vcenter_uuid=str(content.about.instanceUuid),
         event_key=int(event.key) if event is not None else 0,

@@ -26,6 +26,11 @@ class Portgroup:
     key: str = ""
     switch_uuid: str = ""
 
+    @property
+    def title(self) -> str:
+        """What an ObservedNic on it calls its network."""
+        return self.key or self.name
+
 
 @dataclass(frozen=True)
 class Source:

@@ -13,7 +13,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -107,7 +106,7 @@ class Waiter:
         self._wake(wait)
         try:
             result: T = wait.future.result(timeout_s)
-        except FutureTimeoutError:
+        except TimeoutError:
             wait.future.cancel()
             because = f": {self._trouble.what}" if self._trouble else ""
             raise VsphereUnavailableError(
@@ -159,8 +158,8 @@ class Waiter:
 
     def close(self) -> None:
         """End the owner thread; whoever waits gets a StoppedError."""
-        self._closing.set()
         with self._start:
+            self._closing.set()
             thread = self._thread
         if thread is not None:
             self._inbox.put(None)
@@ -174,14 +173,14 @@ class Waiter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="waiter", daemon=True)
                 self._thread.start()
-        self._inbox.put(wait)
+            self._inbox.put(wait)
         self._unpark()
 
     def _unpark(self) -> None:
         """End a long wait at vCenter early: the owner then sees what is new."""
         watch = self._watch
         if self._parked and watch is not None:
-            with contextlib.suppress(*TROUBLE):
+            with contextlib.suppress(*TROUBLE, LabctlError):
                 watch.cancel()
 
     # -- the owner's thread ---------------------------------------------------------------------
@@ -201,6 +200,9 @@ class Waiter:
                 self._watch = None
                 for wait in self._pending:
                     wait.settle(error=error)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self._inbox.get_nowait())
         stopped = StoppedError(f"{self._session.title}: the session is being closed")
         for wait in self._pending:
             wait.settle(error=stopped)

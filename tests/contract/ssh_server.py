@@ -20,6 +20,8 @@ from paramiko.common import (
 )
 
 CHUNK = 32 * 1024
+# what paramiko raises on a connection that its other side has ended
+BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 @dataclass
@@ -92,22 +94,22 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
         thread.join()
     process.stdout.close()
     process.stderr.close()
-    with suppress(OSError, EOFError):
+    with suppress(*BROKEN):
         channel.shutdown_write()
         if status >= 0:
             channel.send_exit_status(status)
-    channel.close()
+        channel.close()
 
 
 def _copy(source: int, send: object) -> None:
     assert callable(send)
     while data := os.read(source, CHUNK):
-        with suppress(OSError):
+        with suppress(*BROKEN):
             send(data)
 
 
 def _feed(channel: paramiko.Channel, stdin: object) -> None:
-    with suppress(OSError, ValueError), stdin as stream:  # type: ignore[attr-defined]
+    with suppress(*BROKEN, ValueError), stdin as stream:  # type: ignore[attr-defined]
         while data := channel.recv(CHUNK):
             stream.write(data)
             stream.flush()
@@ -117,18 +119,19 @@ def _forward(channel: paramiko.Channel, destination: tuple[str, int]) -> None:
     try:
         onward = socket.create_connection(destination, timeout=10)
     except OSError:
-        channel.close()
+        with suppress(*BROKEN):
+            channel.close()
         return
     onward.settimeout(None)
 
     def back() -> None:
-        with suppress(OSError):
+        with suppress(*BROKEN):
             while data := onward.recv(CHUNK):
                 channel.sendall(data)
-        channel.close()
+            channel.close()
 
     threading.Thread(target=back, daemon=True).start()
-    with suppress(OSError):
+    with suppress(*BROKEN):
         while data := channel.recv(CHUNK):
             onward.sendall(data)
     with suppress(OSError):
@@ -147,10 +150,11 @@ def _speak(sock: socket.socket, server: SshServer, ended: threading.Event) -> No
             channel = transport.accept(0.1)
             if channel and (destination := session.onward.pop(channel.get_id(), None)):
                 threading.Thread(target=_forward, args=(channel, destination), daemon=True).start()
-    except (paramiko.SSHException, EOFError, OSError):
+    except BROKEN:
         pass  # the client's affair
     finally:
-        transport.close()
+        with suppress(*BROKEN):
+            transport.close()
 
 
 @contextmanager

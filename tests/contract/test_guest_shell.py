@@ -317,6 +317,19 @@ def test_a_guest_behind_a_jump_host(
         shell.run(replace(behind, host_key=OTHER_KEY), "true", timeout_s=20)
 
 
+def test_closing_what_has_broken_already_is_quiet(
+    shell: ParamikoShell, target: ShellTarget, jump: SshServer, tmp_path: Path
+) -> None:
+    (tmp_path / "jump_known_hosts").write_text(f"[127.0.0.1]:{jump.port} {jump.public_key}\n")
+    behind = replace(target, jump=f"gate@corp@127.0.0.1:{jump.port}")
+    for _ in range(5):
+        shell.run(behind, "true", timeout_s=20)
+        (kept,) = shell._idle.values()
+        assert kept.connection.jump
+        kept.connection.jump.sock.shutdown(socket.SHUT_RDWR)
+        shell.close()
+
+
 @pytest.mark.parametrize("known", ["nothing", "another key", "another port"])
 def test_a_jump_host_that_is_not_known_is_refused(
     shell: ParamikoShell, target: ShellTarget, jump: SshServer, tmp_path: Path, known: str

@@ -80,8 +80,11 @@ class Simulated:
         }
         return make_site(**{"vcenter": vcenter, **PLACE, **changes})
 
-    def connect(
-        self, installation: Installation, limits: Limits | None = None, **site: object
+    def connect(self, installation: Installation, **site: object) -> VsphereHypervisor:
+        return self.connect_within(None, installation, **site)
+
+    def connect_within(
+        self, limits: Limits | None, installation: Installation, **site: object
     ) -> VsphereHypervisor:
         password = self.client.simulator.password
         made = VsphereHypervisor(

@@ -61,7 +61,7 @@ def test_a_vm_template_that_is_not_fit_or_not_there() -> None:
     assert caught.value.what == "VM template debian-13 (/DC0/vm/t) cannot be cloned: it is on"
     with pytest.raises(InputError) as caught:
         place_guests(make_blueprint(), make_observed(templates=()), ("datastore-0",), 0)
-    assert caught.value.what == "there is no VM template debian-13 on vCenter vcenter.example.com"
+    assert caught.value.what == "there is no VM template debian-13 on vcenter.example.com"
 
 
 @given(

@@ -151,7 +151,7 @@ def test_a_site_that_vcenter_does_not_confirm() -> None:
     with pytest.raises(InputError) as caught:
         plan(observed=observed)
     assert caught.value.what == (
-        "vCenter vcenter.example.com does not confirm site plant: network lab is not there; "
+        "vcenter.example.com does not confirm site plant: network lab is not there; "
         "folder labs is a host folder"
     )
 

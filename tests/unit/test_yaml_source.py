@@ -49,6 +49,11 @@ def test_lines_are_counted_as_editors_do() -> None:
     assert (problem.line, problem.column) == (3, 1)
 
 
+def test_a_byte_order_mark_is_no_column() -> None:
+    _, (problem,) = find_problems("\ufeffa: on\n".encode())
+    assert (problem.line, problem.column) == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [

@@ -59,7 +59,7 @@ def test_a_clone_that_another_run_has_under_way_is_adopted(vcenter: Simulated) -
 
 def test_a_clone_over_its_deadline_is_cancelled_and_unknown(vcenter: Simulated) -> None:
     order = make_order()
-    hasty = vcenter.connect(OURS, Limits(clone_s=0.3))
+    hasty = vcenter.connect_within(Limits(clone_s=0.3), OURS)
     hasty.observe_site()
     delay(vcenter, CloneVM_Task=30)
     with pytest.raises(VsphereUnavailableError, match="not within"):

@@ -10,8 +10,9 @@ import pytest
 from pyVmomi import vim
 from pyVmomi.VmomiJSONEncoder import VmomiJSONEncoder
 
+from provisioner.model.observed import ObservedNic, ObservedVm, Ownership, PowerState
 from provisioner.rules.mark import MARK_KEY
-from provisioner.vsphere.machines import choose_address
+from provisioner.vsphere.machines import choose_address, sort_nics
 from provisioner.vsphere.specs import (
     Portgroup,
     Source,
@@ -145,6 +146,18 @@ def test_inherited_guestinfo_is_blanked_and_ours_is_set() -> None:
     }
 
 
+def test_nics_come_in_the_order_of_the_networks_whatever_their_keys() -> None:
+    nics = [ObservedNic(key, f"mac-{key}", net, connected=True) for key, net in NUMBERED]
+    vm = ObservedVm(
+        "vm-1", "vm", "uuid", Ownership.OURS, None, PowerState.OFF, 1, 512, (), tuple(nics)
+    )
+    wanted = ("dvportgroup-9", "lab", "lab")
+    sorted_nics = sort_nics(vm, wanted).nics
+    assert [nic.device_key for nic in sorted_nics] == [4001, 205, 4000, 4002]
+    assert tuple(nic.network for nic in sorted_nics[:3]) == wanted
+
+
+NUMBERED = [(205, "lab"), (4000, "lab"), (4001, "dvportgroup-9"), (4002, "added by hand")]
 MAC = "00:50:56:80:00:01"
 NicInfo = vim.vm.GuestInfo.NicInfo
 

@@ -90,9 +90,25 @@ def run_as(login: str, program: str, *arguments: str) -> subprocess.CompletedPro
     with tempfile.TemporaryDirectory(prefix="labctl-trial-") as scratch:
         os.chown(scratch, account.pw_uid, account.pw_gid)
         return subprocess.run(
-            ["runuser", "-u", login, "--", "env", "-i", f"HOME={scratch}", f"TMPDIR={scratch}",
-             "PATH=/usr/local/bin:/usr/bin:/bin", sys.executable, "-", *arguments],
-            input=program, capture_output=True, text=True, cwd=scratch, check=False,
+            [
+                "runuser",
+                "-u",
+                login,
+                "--",
+                "env",
+                "-i",
+                f"HOME={scratch}",
+                f"TMPDIR={scratch}",
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                sys.executable,
+                "-",
+                *arguments,
+            ],
+            input=program,
+            capture_output=True,
+            text=True,
+            cwd=scratch,
+            check=False,
         )
 
 
@@ -102,11 +118,16 @@ def get_option(name: str) -> str:
     return words[words.index(name) + 1]
 
 
-def sql(database: str, query: str) -> str:
-    """Ask PostgreSQL; values are ids and names that this trial made."""
+def sql(database: str, query: str, **values: str) -> str:
+    """Run SQL in PostgreSQL, with psql quoting the values (`:'name'`); return what it printed."""
+    quoted = [word for name, value in values.items() for word in ("-v", f"{name}={value}")]
     return subprocess.run(
-        ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", query],
-        check=True, capture_output=True, text=True, cwd="/",
+        ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, *quoted],
+        input=query,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd="/",
     ).stdout.strip()
 
 
@@ -114,15 +135,26 @@ def destroy(experiment: str, runs: list[str], models: list[str]) -> str:
     """Delete for good what the hire's work left as deleted; return what went wrong."""
     destination = get_option("--artifacts-destination")
     done = run_as(
-        "mlflow", SERVERS_WORK, get_option("--backend-store-uri"), destination,
-        f"http://127.0.0.1:{get_option('--port')}", experiment, ",".join(runs), ",".join(models),
+        "mlflow",
+        SERVERS_WORK,
+        *(get_option("--backend-store-uri"), destination),
+        *(f"http://127.0.0.1:{get_option('--port')}", experiment),
+        *(",".join(runs), ",".join(models)),
     )
     shutil.rmtree(Path(destination) / experiment, ignore_errors=True)
     # MLflow 3.17 forgets these two when it deletes for good.
-    gone = ", ".join(f"'{key}'" for key in (*runs, *models, "none"))
-    sql("mlflow", f"DELETE FROM inputs WHERE source_id IN ({gone}) OR destination_id IN ({gone})")
-    grants = f"resource_type = 'experiment' AND resource_pattern = '{experiment}'"
-    sql("mlflow_auth", f"DELETE FROM role_permissions WHERE {grants}")
+    for key in (*runs, *models):
+        sql(
+            "mlflow",
+            "DELETE FROM inputs WHERE source_id = :'key' OR destination_id = :'key'",
+            key=key,
+        )
+    sql(
+        "mlflow_auth",
+        "DELETE FROM role_permissions"
+        " WHERE resource_type = 'experiment' AND resource_pattern = :'experiment'",
+        experiment=experiment,
+    )
     return "" if done.returncode == 0 else done.stderr.strip()
 
 
@@ -130,40 +162,52 @@ def find_left(name: str, experiment: str) -> str:
     """Tell what of the trial MLflow's databases and disk still hold."""
     left = sql(
         "mlflow",
-        f"SELECT 'experiment' FROM experiments WHERE name = '{name}' "
-        f"UNION SELECT 'registered model' FROM registered_models WHERE name = '{name}' "
-        f"UNION SELECT 'run' FROM runs WHERE experiment_id = {experiment} "
-        f"UNION SELECT 'logged model' FROM logged_models WHERE experiment_id = {experiment}",
+        "SELECT 'experiment' FROM experiments WHERE name = :'name'"
+        " UNION SELECT 'registered model' FROM registered_models WHERE name = :'name'"
+        " UNION SELECT 'run' FROM runs WHERE experiment_id = :'experiment'::int"
+        " UNION SELECT 'logged model' FROM logged_models"
+        " WHERE experiment_id = :'experiment'::int",
+        name=name,
+        experiment=experiment,
     ).splitlines()
     if (Path(get_option("--artifacts-destination")) / experiment).exists():
         left.append("artifacts")
     return ", ".join(left)
 
 
+def read_hire() -> str:
+    """Return the hire's login."""
+    lines = Path("/etc/labctl.env").read_text().splitlines()
+    return next(line.split("=", 1)[1] for line in lines if line.startswith("HIRE_LOGIN="))
+
+
 def main() -> int:
     """Work, read back, clean up; the last line says what was seen."""
-    hire = next(
-        line.split("=", 1)[1]
-        for line in Path("/etc/labctl.env").read_text().splitlines()
-        if line.startswith("HIRE_LOGIN=")
-    )
-    name = f"labctl-trial-{secrets.token_hex(4)}"
+    hire, name = read_hire(), f"labctl-trial-{secrets.token_hex(4)}"
     work = run_as(hire, HIRES_WORK, name)
-    said = [line.split() for line in work.stdout.splitlines()]
-    noted = {word: [line[1] for line in said if line[0] == word] for word in ("experiment", "run", "model")}
-    if noted["experiment"]:
-        wrong = destroy(noted["experiment"][0], noted["run"], noted["model"])
-        left = find_left(name, noted["experiment"][0])
+    noted: dict[str, list[str]] = {"experiment": [], "run": [], "model": [], "read": []}
+    for line in work.stdout.splitlines():
+        word, _, rest = line.partition(" ")
+        noted.setdefault(word, []).append(rest)
+    wrong = left = ""
+    for experiment in noted["experiment"]:
+        wrong = destroy(experiment, noted["run"], noted["model"])
+        left = find_left(name, experiment)
     if work.returncode != 0:
         print((work.stderr.strip().splitlines() or ["no message"])[-1])
-        print(f"the client's work as {hire} failed")
+        print(
+            f"the client's work as {hire} failed" + (f", and left behind: {left}" if left else "")
+        )
         return 1
     if left:
-        print(wrong.splitlines()[-1] if wrong else "")
-        print(f"the work succeeded, but the trial left behind: {left}")
+        print((wrong.splitlines() or ["no message"])[-1])
+        print(f"the client's work succeeded, but the trial left behind: {left}")
         return 1
-    version, user = next(line[1:] for line in said if line[0] == "read")
-    print(f"MLflow client {version} as {user}: run with metric, artifact and registered model logged, read back, deleted")
+    version, user = noted["read"][0].split()
+    print(
+        f"MLflow client {version} as {user}: a run with metric, artifact and registered model "
+        "logged, read back and deleted"
+    )
     return 0
 
 

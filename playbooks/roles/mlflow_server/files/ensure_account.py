@@ -14,7 +14,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any, NoReturn
 
 READY_S = 180
 CALL_S = 30
@@ -23,6 +25,8 @@ HOMES = Path("/var/lib/lab-credentials")
 # MLflow is on loopback: no proxy of the site has a say here.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+Login = tuple[str, str]
+
 
 class Server:
     """MLflow's REST API on this guest."""
@@ -30,13 +34,15 @@ class Server:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
-    def call(self, method: str, path: str, login: tuple[str, str], body: object = None) -> tuple[int, dict]:
+    def call(self, method: str, path: str, login: Login, **body: str | bool) -> tuple[int, Any]:
         """Return status and decoded answer of one call; a refusal is no exception."""
-        request = urllib.request.Request(self.url + path, method=method)
-        request.add_header("Authorization", "Basic " + base64.b64encode(":".join(login).encode()).decode())
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
+        proof = base64.b64encode(":".join(login).encode()).decode()
+        request = urllib.request.Request(  # noqa: S310 -- the address is this guest's own
+            f"{self.url}/api/2.0/mlflow/users/{path}",
+            method=method,
+            headers={"Authorization": f"Basic {proof}", "Content-Type": "application/json"},
+            data=json.dumps(body).encode() if body else None,
+        )
         try:
             with OPENER.open(request, timeout=CALL_S) as answer:
                 return answer.status, json.loads(answer.read() or b"{}")
@@ -48,13 +54,18 @@ class Server:
         deadline = time.monotonic() + READY_S
         while True:
             try:
-                OPENER.open(self.url + "/health", timeout=CALL_S).close()
+                OPENER.open(f"{self.url}/health", timeout=CALL_S).close()
             except OSError as error:
                 if time.monotonic() > deadline:
-                    sys.exit(f"MLflow did not answer within {READY_S} s ({error}); see: journalctl -u mlflow")
+                    give_up(f"MLflow did not answer within {READY_S} s ({error})")
                 time.sleep(0.3)
             else:
                 return
+
+
+def give_up(why: str) -> NoReturn:
+    """End the script with a message for IT."""
+    sys.exit(f"{why}; on the guest see: journalctl -u mlflow")
 
 
 def read_password(file: Path) -> str:
@@ -73,47 +84,44 @@ def write_file(file: Path, owner: pwd.struct_passwd, url: str, password: str) ->
         f"MLFLOW_TRACKING_PASSWORD={password}\n"
     )
     if file.exists():
-        stat = file.lstat()
-        if (stat.st_mode & 0o7777, stat.st_uid) == (0o600, owner.pw_uid) and file.read_text() == text:
+        found = file.lstat()
+        rights = (found.st_mode & 0o7777, found.st_uid)
+        if rights == (0o600, owner.pw_uid) and file.read_text() == text:
             return False
     fresh = file.with_name(f".{file.name}.new")
     fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
         out.write(text)
         os.fchown(out.fileno(), owner.pw_uid, owner.pw_gid)
     fresh.rename(file)
     return True
 
 
-def ensure_account(server: Server, admin: tuple[str, str], login: tuple[str, str]) -> bool:
+def ensure_account(server: Server, admin: Login, hire: Login) -> bool:
     """Bring the account to its password and to no admin rights; tell whether it was not so."""
-    name, password = login
-    status, answer = server.call("GET", f"/api/2.0/mlflow/users/get?username={name}", admin)
-    if status in {401, 403}:
+    name, password = hire
+    ask = f"get?username={name}"
+    status, answer = server.call("GET", ask, admin)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         sys.exit(
             f"MLflow refuses its admin with the password in {ADMIN_PASSWORD}: somebody changed it. "
             "Put the present one into that file."
         )
-    if status == 404:
-        status, _ = server.call(
-            "POST", "/api/2.0/mlflow/users/create", admin, {"username": name, "password": password}
-        )
-        if status != 200:
-            sys.exit(f"MLflow did not make the account {name}: HTTP {status}; see: journalctl -u mlflow")
-        return True
-    if status != 200:
-        sys.exit(f"MLflow did not say whether {name} has an account: HTTP {status}; see: journalctl -u mlflow")
     changed = False
-    if answer["user"]["is_admin"]:
+    if status == HTTPStatus.NOT_FOUND:
         changed = True
-        server.call("PATCH", "/api/2.0/mlflow/users/update-admin", admin, {"username": name, "is_admin": False})
-    if server.call("GET", f"/api/2.0/mlflow/users/get?username={name}", login)[0] == 401:
+        server.call("POST", "create", admin, username=name, password=password)
+    elif status != HTTPStatus.OK:
+        give_up(f"MLflow did not say whether {name} has an account: HTTP {status}")
+    elif answer["user"]["is_admin"]:
         changed = True
-        server.call(
-            "PATCH", "/api/2.0/mlflow/users/update-password", admin, {"username": name, "password": password}
-        )
-    if server.call("GET", f"/api/2.0/mlflow/users/get?username={name}", login)[0] != 200:
-        sys.exit(f"MLflow still refuses {name} with the new password; see: journalctl -u mlflow")
+        server.call("PATCH", "update-admin", admin, username=name, is_admin=False)
+    if server.call("GET", ask, hire)[0] == HTTPStatus.UNAUTHORIZED:
+        changed = True
+        server.call("PATCH", "update-password", admin, username=name, password=password)
+    status, answer = server.call("GET", ask, hire)
+    if status != HTTPStatus.OK or answer["user"]["is_admin"]:
+        give_up(f"MLflow did not make {name} an account of its own: HTTP {status}")
     return changed
 
 

@@ -1,4 +1,3 @@
-#!/opt/mlflow/bin/python
 """Run `mlflow server` in this one process, with its secrets read from files.
 
 MLflow takes two secrets from its environment and hands them to a server process that it starts.
