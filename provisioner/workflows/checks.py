@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from provisioner.errors import CheckFailedError, LabctlError
+from provisioner.errors import CheckFailedError, HostKeyError, LabctlError
 from provisioner.model.lab import GuestRecord, Lab
 from provisioner.model.observed import CheckResult
 from provisioner.model.spec import Check, CheckKind, RunAs
@@ -112,6 +112,8 @@ def _run_one(
         )
         passed = answer.exit_status == 0
         saw = _last_line(answer.stdout) or _last_line(answer.stderr) or "nothing"
+    except HostKeyError:
+        raise  # whatever answers there is not the guest: nothing that it says counts
     except LabctlError as error:
         passed, saw = False, error.what
     return CheckResult(

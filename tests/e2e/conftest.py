@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,10 +137,11 @@ def docker(*words: str) -> list[str]:
 def containers_of(lab: Installation) -> set[str]:
     """Return the VMs (morefs) that this installation's simulator has containers or volumes of."""
     of_ours = ("--filter", f"label=labctl.sim={lab.simulator_id}", "--format")
-    return {
-        *docker("ps", "-a", *of_ours, '{{.Label "labctl.vm"}}'),
-        *docker("volume", "ls", *of_ours, '{{.Label "labctl.vm"}}'),
-    }
+    names = (
+        *docker("ps", "-a", *of_ours, "{{.Names}}"),
+        *docker("volume", "ls", *of_ours, "{{.Name}}"),
+    )
+    return {found for name in names for found in re.findall(r"vm-\d+", name)}
 
 
 def find_container(lab: Installation) -> str:

@@ -111,6 +111,9 @@ def test_a_new_wait_does_not_sit_out_a_long_one(
         started_s = time.monotonic()
         off = waiting.wait_for(vms[1], "runtime.powerState", str, WAIT_S, "look")
         assert off == "poweredOff"
+        # What is followed already, and will not change, is looked at once all the same.
+        known = waiting.wait_for(vms[0], SAID, lambda option: option is None, WAIT_S, "look")
+        assert known is True
         assert time.monotonic() - started_s < waiter.OLD_WAIT_S / 2
         waiting.close()
         assert isinstance(never.exception(), StoppedError)

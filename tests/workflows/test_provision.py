@@ -4,6 +4,7 @@ import pytest
 
 from provisioner.errors import (
     CheckFailedError,
+    HostKeyError,
     LabctlError,
     PlayFailedError,
     StoppedError,
@@ -11,7 +12,9 @@ from provisioner.errors import (
 )
 from provisioner.model.lab import LabState
 from provisioner.model.observed import PlayProgress
+from provisioner.model.spec import CheckKind
 from provisioner.rules.plan import STEPS
+from provisioner.workflows.checks import run_checks
 from tests.workflows.conftest import CHECK, TRIAL, World, make_world
 
 
@@ -103,3 +106,15 @@ def test_a_stop_ends_before_the_next_step(world: World) -> None:
     world.stopping = False
     world.provision()
     assert world.lab.state is LabState.READY
+
+
+def test_a_machine_with_another_host_key_is_asked_nothing(world: World) -> None:
+    world.provision()
+    ran = len(world.shell.ran)
+    for machine in world.shell.machines.values():
+        machine.host_key = "ssh-ed25519 another"
+    (guest,) = world.store.list_guests("ana-mlops", 1)
+    kinds = (CheckKind.CHECK,)
+    with pytest.raises(HostKeyError):
+        run_checks(world.tools, world.lab, guest, kinds=kinds, on_result=lambda _: None)
+    assert len(world.shell.ran) == ran

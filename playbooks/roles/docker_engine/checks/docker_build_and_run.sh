@@ -11,9 +11,8 @@ cleanup() {
     for record in $(comm -13 <(echo "$before") <(records)); do
         docker buildx prune -f --filter "id=$record" >/dev/null 2>&1
     done
-    rm -rf "$scratch"
 }
-trap cleanup EXIT
+trap 'cleanup; rm -rf "$scratch"' EXIT
 # No registry is asked: the image is made of this guest's own shell and libraries.
 mkdir "$scratch/root"
 for file in /bin/sh $(ldd /bin/sh | grep -oE '/[^ )]+' | sort -u); do
@@ -38,7 +37,7 @@ case "$limit" in
         ;;
 esac
 cleanup
-trap - EXIT
+trap 'rm -rf "$scratch"' EXIT
 left="$(docker ps -aq --filter "name=$name")$(docker image ls -q "$name")$(comm -13 <(echo "$before") <(records))"
 if [ -n "$left" ]; then
     echo "the container ran, but something of the trial stayed behind: $left"
