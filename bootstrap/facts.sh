@@ -67,13 +67,17 @@ ask_docker() {
 }
 runs_engine() { has docker && ask_docker version >/dev/null; }
 
-has_engine_process() {
-    local file name
-    for file in /proc/[0-9]*/comm; do
-        read -r name 2>/dev/null <"$file" && [ "$name" = dockerd ] && return
+# Tell whether a process of that name lives. One that ended may stay listed as a zombie for ever,
+# where no init system collects it.
+has_process() {
+    local file name state
+    for file in /proc/[0-9]*/stat; do
+        read -r _ name state _ 2>/dev/null <"$file" || continue
+        if [ "$name" = "($1)" ] && [ "$state" != Z ]; then return; fi
     done
     return 1
 }
+has_engine_process() { has_process dockerd; }
 has_engine() { has_as_root dockerd || has_engine_process || runs_engine; }
 has_guest_image() { [ -n "$(ask_docker image ls --quiet labctl-guest)" ]; }
 has_init() { [ -d /run/systemd/system ]; }

@@ -60,12 +60,16 @@ class Installation:
         return {**os.environ, "LABCTL_STATE": str(self.state)}
 
     def labctl(
-        self, *words: str, cwd: Path | None = None, timeout_s: float = 600
+        self, *words: str, project: Path = PROJECT, timeout_s: float = 600
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "provisioner.cli.main", *words],
-            env={**self.environ, "PYTHONPATH": str(PROJECT)},
-            cwd=cwd or PROJECT,
+            env={
+                **self.environ,
+                "PYTHONPATH": str(PROJECT),
+                "LABCTL_PROJECT": str(project),
+            },
+            cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -75,13 +79,13 @@ class Installation:
         self.transcripts.append(done.stdout + done.stderr)
         return done
 
-    def must(self, *words: str, timeout_s: float = 600) -> str:
-        done = self.labctl(*words, timeout_s=timeout_s)
+    def must(self, *words: str, project: Path = PROJECT, timeout_s: float = 600) -> str:
+        done = self.labctl(*words, project=project, timeout_s=timeout_s)
         assert done.returncode == 0, f"labctl {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def must_json(self, *words: str) -> Any:
-        return json.loads(self.must(*words, "--json"))
+    def must_json(self, *words: str, project: Path = PROJECT) -> Any:
+        return json.loads(self.must(*words, "--json", project=project))
 
     def provision(self) -> str:
         words = ("provision", "mlops-onboarding", "--hire", ANA, "--key", f"{self.key_file}.pub")

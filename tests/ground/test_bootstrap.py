@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def test_words_reach_a_command_in_group_docker_whole(word: str) -> None:
     command = 'sg() { sh -c "$3"; }; in_docker_group printf \'<%s>\' x "$WORD"'
     done = run("bash", "-c", f". bootstrap/facts.sh; {command}", WORD=word)
     assert done.stdout == f"<x><{word}>"
+
+
+def test_a_zombie_is_no_process(tmp_path: Path) -> None:
+    program = tmp_path / "labctl-undead"
+    shutil.copy("/bin/sleep", program)
+    answer = f"has_process {program.name} && echo lives || echo none"
+    with subprocess.Popen([program, "60"]) as process:
+        assert ask(answer) == "lives"
+        process.kill()  # a zombie until `with` collects it
+        until = f"until grep -qs '({program.name}) Z ' /proc/{process.pid}/stat; do :; done"
+        assert ask(f"{until}; {answer}") == "none"
 
 
 def test_a_command_keeps_its_exit_code() -> None:

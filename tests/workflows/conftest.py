@@ -129,6 +129,9 @@ class World:
     def lab(self) -> Lab:
         return self.store.get_lab("ana-mlops")
 
+    def get_state(self) -> LabState:
+        return self.lab.state
+
     def steps(self, status: str) -> list[tuple[str, str]]:
         rows = self.store.list_progress("ana-mlops")
         return [(row.step, row.slot) for row in rows if row.status == status]

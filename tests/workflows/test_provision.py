@@ -20,7 +20,7 @@ from tests.workflows.conftest import CHECK, TRIAL, World, make_world
 
 def test_a_lab_becomes_ready_by_the_steps_of_the_plan(world: World) -> None:
     world.provision()
-    assert world.lab.state is LabState.READY
+    assert world.get_state() is LabState.READY
     assert tuple(step for step, _ in world.steps("ok")) == STEPS
     (guest,) = world.store.list_guests("ana-mlops", 1)
     assert guest.host_key
@@ -53,11 +53,11 @@ def test_a_failed_step_is_continued_and_nothing_is_doubled(
     world.hypervisor.failures[verb] = [VsphereUnavailableError("no answer")]
     with pytest.raises(VsphereUnavailableError):
         world.provision()
-    assert world.lab.state is LabState.FAILED
+    assert world.get_state() is LabState.FAILED
     assert world.lab.note == "no answer"
     assert [name for name, _ in world.steps("failed")] == [step]
     world.provision()
-    assert world.lab.state is LabState.READY
+    assert world.get_state() is LabState.READY
     assert len(world.vcenter.vms) == 1
 
 
@@ -81,7 +81,7 @@ def test_a_failing_check_fails_the_lab(world: World, name: str) -> None:
     world.broken = {name}
     with pytest.raises(CheckFailedError, match=name):
         world.provision()
-    assert world.lab.state is LabState.FAILED
+    assert world.get_state() is LabState.FAILED
 
 
 @pytest.mark.parametrize("broken", [set(), {TRIAL}])
@@ -105,7 +105,7 @@ def test_a_stop_ends_before_the_next_step(world: World) -> None:
     assert world.vcenter.vms == {}
     world.stopping = False
     world.provision()
-    assert world.lab.state is LabState.READY
+    assert world.get_state() is LabState.READY
 
 
 def test_a_machine_with_another_host_key_is_asked_nothing(world: World) -> None:
