@@ -6,14 +6,18 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioner.converge import RunnerConfigurator
-from provisioner.ports import PlayOrder
+from provisioner.model.observed import PlayProgress
+from provisioner.ports import Hypervisor, PlayOrder
+from tests.contract.guests import OURS, Guest, clone
+from tests.contract.vcenters import InMemory, Simulated, Vcenter
+from tests.simulator.conftest import Client, running
 
 PAUSE = threading.Event()
 CONFIG = """[defaults]
@@ -68,6 +72,34 @@ class Ansible:
         return [*shared.glob(f"{prefix}*"), *self.run_root.glob("*")]
 
 
+def run(ansible: Ansible, tasks: list[dict[str, Any]], **hosts: Any) -> list[PlayProgress]:
+    events: list[PlayProgress] = []
+    ansible.configurator.run_play(ansible.order(tasks, hosts or None), events.append, lambda: False)
+    return events
+
+
 @pytest.fixture
 def ansible(tmp_path: Path) -> Ansible:
     return Ansible(tmp_path)
+
+
+@pytest.fixture(params=["vsphere", "memory"])
+def vcenter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vcenter]:
+    if request.param == "memory":
+        yield InMemory()
+        return
+    state = tmp_path / "simulator"
+    with running(state) as simulator:
+        hand = Simulated(state, Client(simulator))
+        yield hand
+        hand.close()
+
+
+@pytest.fixture
+def hypervisor(vcenter: Vcenter) -> Hypervisor:
+    return vcenter.connect(OURS)
+
+
+@pytest.fixture
+def guest(hypervisor: Hypervisor) -> Guest:
+    return clone(hypervisor)
