@@ -138,6 +138,15 @@ def docker(*words: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+def find_simulator_id(lab: Installation) -> str:
+    """Find the label of what the simulator made: its guests' folders are mounted from its state."""
+    show = '{{index .Config.Labels "labctl.sim"}} {{range .Mounts}}{{.Source}} {{end}}'
+    ids = docker("ps", "-aq", "--filter", "label=labctl.sim")
+    rows = [line.split() for line in docker("inspect", "-f", show, *ids)]
+    (found,) = {row[0] for row in rows if any(str(lab.state) in mount for mount in row[1:])}
+    return found
+
+
 def containers_of(lab: Installation) -> set[str]:
     """Return the VMs (morefs) that this installation's simulator has containers or volumes of."""
     of_ours = ("--filter", f"label=labctl.sim={lab.simulator_id}", "--format")
@@ -174,14 +183,17 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ana", "-f", str(key_file)]
     subprocess.run(keygen, check=True)
     made = Installation(root / "state", key_file)
-    before = {kind: set(docker(kind, "ls", "-q")) for kind in ("volume", "network")}
     made.must("sim", "up", timeout_s=900)
+    made.simulator_id = find_simulator_id(made)
+    ours = f"label=labctl.sim={made.simulator_id}"
+    assert docker("network", "ls", "-q", "--filter", ours), "negative control: there is something"
     try:
         yield made
     finally:
         made.must("sim", "down", "--yes")
-    for kind, names in before.items():
-        assert set(docker(kind, "ls", "-q")) <= names, f"a {kind} is left after sim down"
+    assert docker("ps", "-aq", "--filter", ours) == []
+    for kind in ("volume", "network", "image"):
+        assert docker(kind, "ls", "-q", "--filter", ours) == [], f"a {kind} is left"
     assert not (made.state / "simulator" / "endpoint.json").exists()
 
 
@@ -191,8 +203,6 @@ def lab(installation: Installation) -> Installation:
     with ProcessScan(installation.secrets) as scan:
         installation.provision()
     installation.scan = scan
-    label = '{{index .Config.Labels "labctl.sim"}}'
-    (installation.simulator_id,) = docker("inspect", "-f", label, find_container(installation))
     return installation
 
 

@@ -269,7 +269,11 @@ class ContainerGuests:
         """Follow guests that stop by themselves, until the event stream is closed."""
         try:
             for event in self._events:
-                self._guest_died(event["Actor"]["Attributes"].get(VM_LABEL))
+                attributes = event["Actor"]["Attributes"]
+                vm_id = attributes.get(VM_LABEL, "")
+                # A copying container inherits the label of the image that it copies for.
+                if attributes.get("name") == self._engine.name_of(vm_id):
+                    self._guest_died(vm_id)
         except (DockerException, OSError, ValueError, AttributeError):
             _log.debug("the engine's event stream ended", exc_info=True)
 
