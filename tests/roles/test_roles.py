@@ -96,6 +96,20 @@ def test_tasks_keep_the_rules(role: Role) -> None:
             assert "mode" in asked, at
 
 
+def test_no_script_can_wait_at_its_terminal() -> None:
+    """An empty standard input is none at all to Ansible, and the task's terminal takes its place."""
+    fed = [
+        (at, arguments["stdin"])
+        for role in ROLES
+        for at, task in tasks_of(role)
+        for arguments in task.values()
+        if isinstance(arguments, dict) and "stdin" in arguments
+    ]
+    assert fed
+    for at, text in fed:
+        assert text.startswith(("certificates:", "{{ lookup('ansible.builtin.file'")), at
+
+
 def test_secrets_are_born_on_the_guest() -> None:
     """No variable of a role could carry one, and no task brings one back."""
     for role in ROLES:
