@@ -97,7 +97,7 @@ def test_tasks_keep_the_rules(role: Role) -> None:
 
 
 def test_no_script_can_wait_at_its_terminal() -> None:
-    """An empty standard input is none at all to Ansible, and the task's terminal takes its place."""
+    """Ansible takes an empty standard input for none, and leaves the script the terminal."""
     fed = [
         (at, arguments["stdin"])
         for role in ROLES

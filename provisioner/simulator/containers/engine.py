@@ -110,6 +110,8 @@ class Engine:
         disk = Disk(f"{self.prefix}:{tag}", f"{self.prefix}-{tag}")
         runs = container.status == "running"
         if runs:
+            # The guest's tools keep these files too, but a moment after they changed.
+            container.exec_run(["cp", "-a", "--remove-destination", *LOST_FILES, KEPT_IN])
             container.pause()
         try:
             self._create_volume(f"{self.prefix}-{tag}", container.name, container.attrs["Image"])
