@@ -24,6 +24,9 @@ STOP_SIGNAL = "SIGRTMIN+3"  # makes systemd halt a container
 PIDS_LIMIT = 8192
 ENGINE_TIMEOUT_S = 900  # a commit or a copy of a guest's Docker data can take minutes
 CONFLICT = 409
+# Docker empties these in a new container; guest-init puts back what lies in the folder.
+LOST_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+KEPT_IN = "/var/lib/guest-tools/"
 
 
 @dataclass(frozen=True, slots=True)
