@@ -37,7 +37,7 @@ with its `exit_code`. `retryable` says that the same call may succeed later unch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 
 def _rebuild(kind: type[LabctlError], args: tuple[Any, ...], state: dict[str, Any]) -> LabctlError:
@@ -69,11 +69,6 @@ class LabctlError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling `__init__`, so that subclasses may have any signature."""
         return _rebuild, (type(self), self.args, self.__dict__)
-
-    def with_hint(self, hint: str) -> Self:
-        """Return the same error with another hint."""
-        self.hint = hint
-        return self
 
 
 class InputError(LabctlError):

@@ -17,7 +17,6 @@ from provisioner.errors import (
     InputError,
     PrivilegeError,
     RefusedError,
-    UnknownLabError,
     VmGoneError,
 )
 from provisioner.files.request import load_request
@@ -45,6 +44,8 @@ from provisioner.rules.naming import (
 )
 from provisioner.rules.plan import Plan, build_plan
 from provisioner.rules.public_key import parse_public_key
+from provisioner.rules.receipt import Receipt, from_json
+from provisioner.rules.ssh import get_address
 from provisioner.rules.states import CLOSED_STATES
 from provisioner.workflows.checks import run_checks
 from provisioner.workflows.provision import build_play_order
@@ -84,10 +85,6 @@ class Labs:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def get_site(self) -> Site:
-        """Return the site that new labs go to."""
-        return load_site(self.house.site_dirs, self.site_name)
-
     def get_site_for(self, request: Request) -> Site:
         """Return the site of a request, once all the files that it reads are sound."""
         return self._read_files(request)[0]
@@ -103,12 +100,7 @@ class Labs:
 
     def get_lab(self, lab_id: str) -> Lab:
         """Return a lab, closed or not. Raises UnknownLabError."""
-        lab = self.house.store.find_lab(lab_id)
-        if lab is None:
-            raise UnknownLabError(
-                f"there is no lab {lab_id[:80]!r}", hint="labctl list --all shows every lab"
-            )
-        return lab
+        return self.house.store.get_lab(lab_id)
 
     def get_living_lab(self, lab_id: str) -> Lab:
         """Return a lab that is not closed. Raises RefusedError when it is."""
@@ -136,11 +128,9 @@ class Labs:
             for record in self.list_guests(lab)
         )
 
-    def list_progress(
-        self, lab_id: str, slot: str, step: str, after: int = 0
-    ) -> tuple[Progress, ...]:
+    def list_progress(self, lab_id: str, slot: str, step: str) -> tuple[Progress, ...]:
         """List a lab's log."""
-        return self.house.store.list_progress(lab_id, after=after, slot=slot, step=step)
+        return self.house.store.list_progress(lab_id, slot=slot, step=step)
 
     # -- deciding -----------------------------------------------------------------------------
 
@@ -262,24 +252,28 @@ class Labs:
         house.store.add_lab(lab, guests, self._audit("provision", lab.lab_id))
         return lab
 
-    def teardown(self, lab_id: str, on_row: Callable[[Progress], None]) -> str:
-        """Remove a lab and return its receipt (JSON text). Already gone is a success.
+    def teardown(self, lab_id: str, on_row: Callable[[Progress], None]) -> None:
+        """Remove a lab and keep its receipt. Already gone is a success.
 
         Raises TeardownIncompleteError when something is left; the receipt is kept all the same.
         """
-        lab = self.get_lab(lab_id)
-        store = self.house.store
-        if lab.state is not LabState.GONE:
-            self.get_living_lab(lab_id)
-            self.get_site_of(lab)
-            with self._only_one_works_on(lab_id):
-                audit = self._audit("teardown", lab_id)
-                store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
-                store.set_state(
-                    lab_id, lab.generation, LabState.TEARING_DOWN, self.house.clock.now()
-                )
-                self._run("teardown", lab, on_row)
-        return store.find_receipt(lab_id) or ""
+        if self.get_lab(lab_id).state is LabState.GONE:
+            return
+        lab, store = self.get_living_lab(lab_id), self.house.store
+        self.get_site_of(lab)
+        with self._only_one_works_on(lab_id):
+            audit = self._audit("teardown", lab_id)
+            store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
+            store.set_state(lab_id, lab.generation, LabState.TEARING_DOWN, self.house.clock.now())
+            self._run("teardown", lab, on_row)
+
+    def find_receipt(self, lab_id: str) -> Receipt | None:
+        """Return the receipt of a lab's newest generation; an older one's says nothing about it."""
+        text = self.house.store.find_receipt(lab_id)
+        receipt = from_json(text) if text else None
+        if receipt is None or receipt.generation != self.get_lab(lab_id).generation:
+            return None
+        return receipt
 
     def forget(self, lab_id: str, reason: str) -> Lab:
         """Close a lab of a vCenter that no longer exists. It proves nothing."""
@@ -319,11 +313,7 @@ class Labs:
             )
         results: list[CheckResult] = []
         for guest in self.list_guests(lab):
-            if not guest.host_key:
-                raise RefusedError(
-                    f"guest {guest.identity.slot} of lab {lab_id} was never reached",
-                    hint="provision the lab to its end first",
-                )
+            get_address(guest)  # refuses a guest that was never reached
             results += run_checks(
                 tools, lab, guest, kinds=kinds, names=frozenset(names), on_result=on_result
             )
@@ -388,6 +378,3 @@ def read_text(path: Path, what: str) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read the {what} {path}: {reason}") from error
     return text
-
-
-__all__ = ["CLOSED_STATES", "GuestStatus", "Labs", "Request", "read_text"]

@@ -108,7 +108,6 @@ class House:
             shell=ParamikoShell(jump_known_hosts=self.state / "jump_known_hosts"),
             credentials=self.credentials,
             store=self.store,
-            audit=self.store,
             clock=self.clock,
             site=site,
             stack=load_stack(self.labs_dir),
@@ -127,12 +126,13 @@ class House:
 
     def close(self) -> None:
         """Leave nothing open: running work ends first, then sessions, then the store."""
-        for name in ("engine", "store"):
-            if name == "store":
-                for hypervisor in self._hypervisors.values():
-                    hypervisor.close()
-            if name in self.__dict__:
-                self.__dict__[name].close()
+        made = vars(self)  # a cached property is in there once it was used
+        if "engine" in made:
+            self.engine.close()
+        for hypervisor in self._hypervisors.values():
+            hypervisor.close()
+        if "store" in made:
+            self.store.close()
 
     def _get_password(self, site: Site) -> str:
         password = read_password(site)

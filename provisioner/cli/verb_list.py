@@ -7,8 +7,9 @@ import click
 from provisioner.app.labs import Labs
 from provisioner.cli.options import verb
 from provisioner.cli.output import Output
-from provisioner.model.lab import Lab, LabState
+from provisioner.model.lab import Lab
 from provisioner.rules.lease import describe_lease
+from provisioner.rules.states import CLOSED_STATES
 
 
 @verb("list", "labctl list --all")
@@ -37,6 +38,6 @@ def command(labs: Labs, out: Output, *, closed: bool) -> None:
 
 
 def _describe(labs: Labs, lab: Lab) -> str:
-    if lab.state in (LabState.GONE, LabState.FORGOTTEN):
+    if lab.state in CLOSED_STATES:
         return f"closed {lab.closed_at:%Y-%m-%d}" if lab.closed_at else "closed"
     return describe_lease(lab.lease, labs.house.clock.now())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from provisioner.app.labs import CLOSED_STATES, GuestStatus, Labs
+from provisioner.app.labs import GuestStatus, Labs
 from provisioner.cli.options import verb
 from provisioner.cli.output import Output
 from provisioner.rules.lease import describe_lease
+from provisioner.rules.states import CLOSED_STATES
 
 
 @verb("status", "labctl status ana-mlops")

@@ -6,11 +6,12 @@ import json
 
 import click
 
-from provisioner.app.labs import CLOSED_STATES, Labs
+from provisioner.app.labs import Labs
 from provisioner.cli.options import confirm, stopping_in_order, verb
 from provisioner.cli.output import Output
 from provisioner.errors import LabctlError
-from provisioner.rules.receipt import from_json, render_text
+from provisioner.rules.receipt import render_text, to_json
+from provisioner.rules.states import CLOSED_STATES
 
 
 @verb("teardown", "labctl teardown ana-mlops --yes")
@@ -40,9 +41,9 @@ def command(labs: Labs, out: Output, lab_id: str, *, yes: bool) -> None:
 
 
 def _show_receipt(labs: Labs, out: Output, lab_id: str, error: LabctlError | None) -> None:
-    text = labs.house.store.find_receipt(lab_id)
-    if text is None or from_json(text).generation != labs.get_lab(lab_id).generation:
-        return  # an older generation's receipt says nothing about this one
-    out.say(render_text(from_json(text)))
+    receipt = labs.find_receipt(lab_id)
+    if receipt is None:
+        return
+    out.say(render_text(receipt))
     if error is None:
-        out.document(json.loads(text))
+        out.document(json.loads(to_json(receipt)))

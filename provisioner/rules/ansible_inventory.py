@@ -9,9 +9,7 @@ from typing import Any
 from provisioner.errors import InputError
 from provisioner.model.lab import GuestRecord, Lab
 from provisioner.model.spec import GuestSettings, Site, Stack
-from provisioner.rules.ssh import build_jump, build_path_word, get_address
-
-ADMIN_USER = "labctl"
+from provisioner.rules.ssh import ADMIN_USER, build_jump, build_path_word, get_address
 
 _Get = Callable[[GuestSettings], Any]
 

@@ -8,6 +8,8 @@ from provisioner.errors import InputError, RefusedError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.spec import JumpHost
 
+ADMIN_USER = "labctl"
+
 
 def build_known_hosts(guests: tuple[GuestRecord, ...]) -> str:
     """Build a known_hosts file: each guest by its VM's name (HostKeyAlias), never by address."""

@@ -15,6 +15,7 @@ import shlex
 
 from provisioner.errors import CredentialError
 from provisioner.model.lab import GuestIdentity
+from provisioner.rules.ssh import ADMIN_USER
 
 HOST_KEY_INFO = "guestinfo.labctl.hostkey"
 
@@ -36,7 +37,6 @@ def build_guestinfo(
     identity: GuestIdentity,
     vm_name: str,
     *,
-    admin_user: str = "labctl",
     admin_public_key: str,
     nonce: str,
 ) -> tuple[tuple[str, str], ...]:
@@ -60,7 +60,7 @@ def build_guestinfo(
         "manage_etc_hosts": "localhost",  # sudo looks its own host name up
         "runcmd": [
             # Locked as "!" the account would be refused where the template's sshd has UsePAM no.
-            ["usermod", "--password", "*", admin_user],
+            ["usermod", "--password", "*", ADMIN_USER],
             ["sh", "-c", publish],  # runcmd runs at the first boot of an instance-id only
         ],
         "ssh_deletekeys": True,
@@ -70,7 +70,7 @@ def build_guestinfo(
             {
                 "gecos": "labctl, which looks after this guest",
                 "lock_passwd": True,
-                "name": admin_user,
+                "name": ADMIN_USER,
                 "shell": "/bin/bash",
                 "ssh_authorized_keys": [admin_public_key],
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",

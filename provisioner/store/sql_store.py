@@ -76,7 +76,9 @@ class SqlStore:
         """Return the newest generation of a lab. Raises UnknownLabError when there is none."""
         lab = self.find_lab(lab_id)
         if lab is None:
-            raise UnknownLabError(f"there is no lab {lab_id[:80]!r}")
+            raise UnknownLabError(
+                f"there is no lab {lab_id[:80]!r}", hint="labctl list --all shows every lab"
+            )
         return lab
 
     def list_labs(self, *, closed: bool = False) -> tuple[Lab, ...]:

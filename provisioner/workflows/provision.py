@@ -13,9 +13,10 @@ from provisioner.model.spec import CheckKind, GuestSpec
 from provisioner.ports import CloneOrder, Flow, PlayOrder
 from provisioner.rules.ansible_inventory import build_inventory
 from provisioner.rules.capacity import place_guests
+from provisioner.rules.ssh import ADMIN_USER
 from provisioner.rules.userdata import HOST_KEY_INFO, build_guestinfo, parse_published_host_key
 from provisioner.workflows.checks import run_checks
-from provisioner.workflows.work import ADMIN_USER, Toolbox, Work, build_target
+from provisioner.workflows.work import Toolbox, Work, build_target
 
 FIRST_BOOT_S = 300.0
 ADDRESS_S = 180.0
@@ -94,7 +95,6 @@ def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], s
         guestinfo=build_guestinfo(
             guest.identity,
             guest.vm_name,
-            admin_user=ADMIN_USER,
             admin_public_key=key.public_key,
             nonce=guest.nonce,
         ),

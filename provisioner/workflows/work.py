@@ -10,7 +10,6 @@ from provisioner.errors import LabctlError, StoppedError, UnknownLabError
 from provisioner.model.lab import Desired, GuestRecord, Lab, Progress, StepStatus
 from provisioner.model.spec import Check, Site, Stack
 from provisioner.ports import (
-    Audit,
     Clock,
     Configurator,
     Credentials,
@@ -20,8 +19,7 @@ from provisioner.ports import (
     ShellTarget,
     Step,
 )
-
-ADMIN_USER = "labctl"
+from provisioner.rules.ssh import ADMIN_USER, build_jump
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,9 @@ class Toolbox:
     """The ports of one site, and what its files say.
 
     `ca_texts` are the PEM texts of the site's CA certificates. `checks` are those of the
-    blueprint's roles, in the order of the roles. `known_hosts_file` is where the lab's pinned
-    host keys are kept for Ansible. `is_stopping` turns true when the process was asked to stop.
+    blueprint's roles, in the order of the roles. `write_known_hosts` keeps the lab's pinned host
+    keys where Ansible reads them, and returns the path. `is_stopping` turns true when the process
+    was asked to stop.
     """
 
     hypervisor: Hypervisor
@@ -38,7 +37,6 @@ class Toolbox:
     shell: GuestShell
     credentials: Credentials
     store: LabStore
-    audit: Audit
     clock: Clock
     site: Site
     stack: Stack
@@ -146,5 +144,5 @@ def build_target(
         host_key=guest.host_key,
         user=user,
         key_file=key_file,
-        jump=f"{jump.user}@{jump.host}:{jump.port}" if jump else "",
+        jump=build_jump(jump) if jump else "",
     )

@@ -16,8 +16,7 @@ from provisioner.converge import RunnerConfigurator
 from provisioner.model.observed import PlayProgress
 from provisioner.ports import Hypervisor, PlayOrder
 from tests.contract.guests import OURS, Guest, clone
-from tests.contract.vcenters import InMemory, Simulated, Vcenter
-from tests.simulator.conftest import Client, running
+from tests.contract.vcenters import InMemory, Vcenter, simulated
 
 PAUSE = threading.Event()
 CONFIG = """[defaults]
@@ -88,11 +87,8 @@ def vcenter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vcenter]
     if request.param == "memory":
         yield InMemory()
         return
-    state = tmp_path / "simulator"
-    with running(state) as simulator:
-        hand = Simulated(state, Client(simulator))
+    with simulated(tmp_path) as hand:
         yield hand
-        hand.close()
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ proves that something is there, left or untouched never asks the code under test
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +24,7 @@ from provisioner.vsphere.session import Limits
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.samples import make_site
 from tests.fakes.vcenter import FakeVcenter
-from tests.simulator.conftest import Client
+from tests.simulator.conftest import Client, running
 
 PLACE: dict[str, object] = {
     "placement": {
@@ -239,3 +241,13 @@ class InMemory:
     def unregister(self, moref: str) -> None:
         del self.vcenter.vms[moref]
         self.vcenter.happen()
+
+
+@contextmanager
+def simulated(folder: Path) -> Iterator[Simulated]:
+    """Run a simulator below `folder` and hold its vCenter."""
+    state = folder / "simulator"
+    with running(state) as simulator:
+        hand = Simulated(state, Client(simulator))
+        yield hand
+        hand.close()

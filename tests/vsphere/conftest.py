@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provisioner.model.lab import GuestIdentity
 from provisioner.ports import CloneOrder
-from provisioner.rules.mark import Installation
 from provisioner.simulator.server import SoapHandler
 from provisioner.vsphere import VsphereHypervisor
-from tests.contract.vcenters import Simulated
-from tests.simulator.conftest import Client, running
-
-OURS = Installation("plant-1", b"k" * 32)
+from tests.contract import guests
+from tests.contract.guests import OURS
+from tests.contract.vcenters import Simulated, simulated
 
 
 @pytest.fixture
 def vcenter(tmp_path: Path) -> Iterator[Simulated]:
-    state = tmp_path / "simulator"
-    with running(state) as simulator:
-        hand = Simulated(state, Client(simulator))
+    with simulated(tmp_path) as hand:
         yield hand
-        hand.close()
 
 
 @pytest.fixture
@@ -102,18 +95,13 @@ def meddler(vcenter: Simulated) -> Meddler:
 
 
 def make_order(lab: str = "ana-mlops", **changes: Any) -> CloneOrder:
-    identity = GuestIdentity(lab, 1, "workbench", str(uuid.uuid4()))
-    order = CloneOrder(
-        identity=identity,
-        vm_name=f"{lab}-workbench",
-        vm_template="debian-13",
-        cpus=2,
-        memory_mib=4096,
-        networks=("lab",),
-        datastore="datastore-0",
-        guestinfo=(("guestinfo.userdata", "I2Nsb3Vk"),),
-    )
-    return replace(order, **changes)
+    small: dict[str, Any] = {
+        "cpus": 2,
+        "memory_mib": 4096,
+        "datastore": "datastore-0",
+        "guestinfo": (("guestinfo.userdata", "I2Nsb3Vk"),),
+    }
+    return guests.make_order(guests.make_identity(lab=lab), **(small | changes))
 
 
 def ignore(_task: str) -> None:

@@ -15,8 +15,9 @@ from provisioner.errors import (
 from provisioner.model.observed import DestroyResult, Ownership, PowerState
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
+from tests.contract.guests import OURS
 from tests.contract.vcenters import Simulated
-from tests.vsphere.conftest import OURS, Meddler, ignore, make_order
+from tests.vsphere.conftest import Meddler, ignore, make_order
 
 Count = Callable[[], dict[str, int]]
 WAIT_S = 20.0

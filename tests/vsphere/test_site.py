@@ -14,8 +14,9 @@ from provisioner.model.observed import Evidence
 from provisioner.rules.mark import MARK_KEY
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.privileges import NEEDED
+from tests.contract.guests import OURS
 from tests.contract.vcenters import Simulated
-from tests.vsphere.conftest import OURS, ignore, make_order
+from tests.vsphere.conftest import ignore, make_order
 
 Count = Callable[[], dict[str, int]]
 READS = {

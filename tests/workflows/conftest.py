@@ -110,7 +110,6 @@ class World:
             shell=self.shell,
             credentials=self.credentials,
             store=self.store,
-            audit=self.store,
             clock=self.clock,
             site=make_site(),
             stack=Stack(stack="team", version="1", roles={}),
