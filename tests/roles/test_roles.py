@@ -96,18 +96,31 @@ def test_tasks_keep_the_rules(role: Role) -> None:
             assert "mode" in asked, at
 
 
-def test_no_script_can_wait_at_its_terminal() -> None:
-    """Ansible takes an empty standard input for none, and leaves the script the terminal."""
-    fed = [
-        (at, arguments["stdin"])
+def fed_scripts() -> list[tuple[str, dict[str, str]]]:
+    """List the tasks that give their script a standard input."""
+    return [
+        (at, arguments)
         for role in ROLES
         for at, task in tasks_of(role)
         for arguments in task.values()
         if isinstance(arguments, dict) and "stdin" in arguments
     ]
-    assert fed
-    for at, text in fed:
-        assert text.startswith(("certificates:", "{{ lookup('ansible.builtin.file'")), at
+
+
+def test_no_script_can_wait_at_its_terminal() -> None:
+    """Ansible takes an empty standard input for none, and leaves the script the terminal."""
+    assert fed_scripts()
+    for at, arguments in fed_scripts():
+        assert arguments["stdin"].startswith(
+            ("certificates:", "{{ lookup('ansible.builtin.file'")
+        ), at
+
+
+def test_no_script_ends_before_it_has_read_its_input() -> None:
+    """Ansible fails with a broken pipe when a script is quicker to end than Ansible to write."""
+    for at, arguments in fed_scripts():
+        before_it_may_end = arguments["cmd"].partition("exit")[0]
+        assert re.search(r"\$\(cat\)|^ *awk |python3 - ", before_it_may_end, re.MULTILINE), at
 
 
 def test_secrets_are_born_on_the_guest() -> None:
