@@ -17,9 +17,14 @@ from provisioner.model.lab import (
     Desired,
     GuestIdentity,
     GuestRecord,
+    GuestState,
     Lab,
     LabState,
+    Lease,
     Progress,
+    TemplatePin,
+    WorkItem,
+    WorkStatus,
 )
 from provisioner.model.observed import (
     DestroyOutcome,
@@ -49,8 +54,11 @@ class Clock(Protocol):
 class CloneOrder:
     """Everything one clone call needs; the adapter adds the mark itself.
 
-    `vm_template`, `networks` and `datastore` are names of the site file. `guestinfo` maps keys
-    like `guestinfo.userdata` to their final text.
+    `vm_template`, `networks` and `datastore` are names of the site file, `pin` is what the template
+    must still be. `guestinfo` maps keys like `guestinfo.userdata` to their final text. `dossier` is
+    what an installation that lost its store must know of the guest: the adapter signs it and puts
+    it beside the mark. `vim_task` is the task of an earlier clone call for the same guest, if one
+    was recorded.
     """
 
     identity: GuestIdentity
@@ -61,6 +69,9 @@ class CloneOrder:
     networks: tuple[str, ...]
     datastore: str
     guestinfo: tuple[tuple[str, str], ...]
+    pin: TemplatePin
+    dossier: str = ""
+    vim_task: str = ""
 
 
 class Hypervisor(Protocol):
@@ -78,6 +89,14 @@ class Hypervisor(Protocol):
         """Read what proves that an empty answer means "gone"."""
         ...
 
+    def read_clock(self) -> datetime:
+        """Return vCenter's own time, aware UTC."""
+        ...
+
+    def pin_template(self, vm_template: str) -> TemplatePin:
+        """Read which VM template that name of the site file means now."""
+        ...
+
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
         """Find the genuine VM of this identity by its instance UUID; None when there is none."""
         ...
@@ -89,9 +108,10 @@ class Hypervisor(Protocol):
     def ensure_clone(self, order: CloneOrder, on_task: Callable[[str], None]) -> ObservedVm:
         """Clone, powered off, with mark, size, network and guestinfo in the one clone call.
 
-        A VM of the same identity that stands already is adopted. `on_task` hears the vim task's
-        key as soon as vCenter accepted the call. Raises NameTakenError when the name belongs to
-        something else.
+        A VM of the same identity that stands already is adopted; a clone of it that is under way
+        is waited for. `on_task` hears the vim task's key as soon as vCenter accepted the call.
+        Raises NameTakenError when the name belongs to something else, TemplateChangedError when
+        the template is not the pinned one: nothing was cloned then.
         """
         ...
 
@@ -111,11 +131,21 @@ class Hypervisor(Protocol):
         """Wait for an address of the NIC with that MAC (never another bridge's) and return it."""
         ...
 
-    def destroy_vm(self, identity: GuestIdentity, birth_disks: tuple[str, ...]) -> DestroyOutcome:
-        """Destroy the VM and its disks.
+    def ensure_networks(self, identity: GuestIdentity, *, connected: bool) -> None:
+        """Connect every NIC of the VM, or disconnect them all, now and at its next power on."""
+        ...
 
-        A disk that is not in `birth_disks` stops it before anything is touched: the outcome is
-        residue, and the VM stays as it was. A VM that is gone already is a success.
+    def write_dossier(self, identity: GuestIdentity, dossier: str) -> None:
+        """Sign `dossier` and put it beside the VM's mark, in place of the one that is there."""
+        ...
+
+    def destroy_vm(self, guest: GuestRecord) -> DestroyOutcome:
+        """Destroy the guest's VM and its disks, the clone in flight too.
+
+        A disk that the VM was not born with stops it before anything is touched: the outcome is
+        residue, and the VM stays as it was. When the birth disks were never recorded, they are
+        those in the VM's own folder, if there are as many as `pin` says. A VM that is gone
+        already is a success.
         """
         ...
 
@@ -223,10 +253,54 @@ class LabStore(Protocol):
     """labctl's record of labs. Every call is one durable transaction."""
 
     def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
-        """Record the intent: lab, guests and an audit row at once.
+        """Record the intent: lab, guests, an audit row and, as work, its provision, all at once.
 
         Raises BusyError when another generation of this lab is not closed.
         """
+        ...
+
+    def ask_for_work(
+        self,
+        workflow: str,
+        lab_id: str,
+        generation: int,
+        audit: AuditEntry,
+        *,
+        desired: Desired,
+        state: LabState | None = None,
+    ) -> WorkItem:
+        """Record what IT wants, the lab's new state if it has one, and the work, all at once.
+
+        The same work that is open already is returned as it is. A provision that failed continues:
+        it keeps its run's number. Raises BusyError when other work on the lab is open (a teardown
+        never waits for leave), RefusedError for an illegal state.
+        """
+        ...
+
+    def list_open_work(self) -> tuple[WorkItem, ...]:
+        """List the work that has not ended, oldest first."""
+        ...
+
+    def get_work(self, serial: int) -> WorkItem:
+        """Return a piece of work. Raises StoreError when there is none of that serial."""
+        ...
+
+    def find_last_work(self, lab_id: str) -> WorkItem | None:
+        """Return the newest piece of work on a lab."""
+        ...
+
+    def set_work(
+        self, serial: int, status: WorkStatus, at: datetime, error: dict[str, str] | None = None
+    ) -> None:
+        """Record how a piece of work stands; an end carries its time, and a failure its error."""
+        ...
+
+    def set_lease(self, lab_id: str, generation: int, lease: Lease, audit: AuditEntry) -> None:
+        """Record a lab's new lease, with its audit row."""
+        ...
+
+    def raise_event_key(self, lab_id: str, generation: int, event_key: int) -> None:
+        """Record the newest event key that vCenter showed; it never goes down."""
         ...
 
     def find_lab(self, lab_id: str) -> Lab | None:
@@ -249,18 +323,27 @@ class LabStore(Protocol):
         """Move a lab to `state`; sets ready_at or closed_at where the state says so."""
         ...
 
-    def set_desired(
-        self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry
-    ) -> None:
-        """Record what IT wants, with its audit row."""
-        ...
-
     def list_guests(self, lab_id: str, generation: int) -> tuple[GuestRecord, ...]:
         """List a lab's guests in the blueprint's order."""
         ...
 
     def update_guest(self, identity: GuestIdentity, **hints: str | tuple[str, ...]) -> None:
-        """Record hints of a guest: any of the fields of GuestRecord after `nonce`."""
+        """Record hints of a guest: any of the fields of GuestRecord after `pin`."""
+        ...
+
+    def move_guest(
+        self,
+        identity: GuestIdentity,
+        state: GuestState,
+        *,
+        pin: TemplatePin | None = None,
+        **hints: str | tuple[str, ...],
+    ) -> None:
+        """Move a guest to `state` with what is known of it then.
+
+        `pin` None leaves the pin as it is; going back to `planned` removes it. Raises RefusedError
+        for an illegal move.
+        """
         ...
 
     def add_progress(self, row: Progress) -> None:
@@ -307,12 +390,14 @@ class Step:
     """One durable step of a workflow.
 
     `name` plus `slot` is its own key within the workflow. `act` is idempotent: it reads the world
-    first. It returns plain JSON-able data, without a secret.
+    first. It returns plain JSON-able data, without a secret. When vCenter does not answer, the
+    step is tried again until `patience_s` after its first failure.
     """
 
     name: str
     act: Callable[[], Any]
     slot: str = ""
+    patience_s: float = 0.0
 
 
 class Flow(Protocol):
@@ -330,17 +415,24 @@ Workflow = Callable[[Flow, str, int], None]
 
 
 class Engine(Protocol):
-    """Runs workflows; a workflow of one lab and generation runs at most once at a time."""
+    """Runs workflows; one run of a workflow of one lab and generation is under way at most once.
 
-    def submit(self, workflow: str, lab_id: str, generation: int) -> None:
-        """Start a workflow, or do nothing when that one is already under way."""
+    `run` counts the runs that were asked for, from 1.
+    """
+
+    def submit(self, workflow: str, lab_id: str, generation: int, run: int) -> None:
+        """Start a run, or do nothing when that one is under way or ended well.
+
+        One that ended with a step's error continues at that step: what was recorded before it is
+        not done again.
+        """
         ...
 
-    def is_running(self, workflow: str, lab_id: str, generation: int) -> bool:
-        """Tell whether that workflow is under way."""
+    def is_running(self, workflow: str, lab_id: str, generation: int, run: int) -> bool:
+        """Tell whether that run is under way."""
         ...
 
-    def wait(self, workflow: str, lab_id: str, generation: int, timeout_s: float) -> bool:
+    def wait(self, workflow: str, lab_id: str, generation: int, run: int, timeout_s: float) -> bool:
         """Wait for its end; False when `timeout_s` ran out. Raises the error it ended with."""
         ...
 
