@@ -259,6 +259,21 @@ class LabStore(Protocol):
         """
         ...
 
+    def adopt_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+        """Record a lab that was found in vCenter, in the state that it says, with no work.
+
+        Raises BusyError when this generation, or a later one, is recorded already.
+        """
+        ...
+
+    def find_note(self, name: str) -> str | None:
+        """Return what was noted under a name for the whole installation."""
+        ...
+
+    def set_note(self, name: str, text: str) -> None:
+        """Note something under a name, in place of what was there; an empty text removes it."""
+        ...
+
     def ask_for_work(
         self,
         workflow: str,
