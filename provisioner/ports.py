@@ -252,7 +252,7 @@ class Credentials(Protocol):
 class LabStore(Protocol):
     """labctl's record of labs. Every call is one durable transaction."""
 
-    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> WorkItem:
         """Record the intent: lab, guests, an audit row and, as work, its provision, all at once.
 
         Raises BusyError when another generation of this lab is not closed.
@@ -262,7 +262,8 @@ class LabStore(Protocol):
     def adopt_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
         """Record a lab that was found in vCenter, in the state that it says, with no work.
 
-        Raises BusyError when this generation, or a later one, is recorded already.
+        Raises BusyError when this generation or a later one is recorded already, or an earlier
+        one is not closed.
         """
         ...
 
@@ -336,6 +337,12 @@ class LabStore(Protocol):
         note: str = "",
     ) -> None:
         """Move a lab to `state`; sets ready_at or closed_at where the state says so."""
+        ...
+
+    def set_desired(
+        self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry
+    ) -> None:
+        """Record what IT wants, with its audit row."""
         ...
 
     def list_guests(self, lab_id: str, generation: int) -> tuple[GuestRecord, ...]:
