@@ -16,7 +16,10 @@ from provisioner.converge import RunnerConfigurator
 from provisioner.model.observed import PlayProgress
 from provisioner.ports import Hypervisor, PlayOrder
 from tests.contract.guests import OURS, Guest, clone
+from tests.contract.stores import store_fixture
 from tests.contract.vcenters import InMemory, Vcenter, simulated
+
+__all__ = ["store_fixture"]
 
 PAUSE = threading.Event()
 CONFIG = """[defaults]

@@ -159,10 +159,9 @@ class MemoryStore:
         self, serial: int, status: WorkStatus, at: datetime, error: dict[str, str] | None = None
     ) -> None:
         with self._lock:
-            ended_at = self.get_work(serial).ended_at if status in OPEN_WORK else at
-            self._work[serial - 1] = replace(
-                self._work[serial - 1], status=status, ended_at=ended_at, error=error
-            )
+            item = self.get_work(serial)
+            ended_at = item.ended_at if status in OPEN_WORK else at
+            self._work[serial - 1] = replace(item, status=status, ended_at=ended_at, error=error)
 
     def find_note(self, name: str) -> str | None:
         return self._notes.get(name)
