@@ -48,6 +48,7 @@ from provisioner.rules.public_key import parse_public_key
 from provisioner.rules.receipt import Receipt, from_json
 from provisioner.rules.ssh import get_address
 from provisioner.rules.states import CLOSED_STATES
+from provisioner.rules.work import check_free
 from provisioner.workflows.checks import run_checks
 from provisioner.workflows.provision import build_play_order
 from provisioner.workflows.work import Work
@@ -320,6 +321,8 @@ class Labs:
     ) -> tuple[CheckResult, ...]:
         """Run the checks (and trials) of every guest of a lab, or only those of some names."""
         lab = self.get_living_lab(lab_id)
+        if trials:  # they would meet those of the work on the guest
+            check_free("verify", lab_id, self._list_work(lab_id))
         tools = self.house.get_tools(self.get_site_of(lab), lab.blueprint)
         kinds = (CheckKind.CHECK, CheckKind.TRIAL) if trials else (CheckKind.CHECK,)
         known = {check.name for check in tools.checks}
@@ -343,6 +346,9 @@ class Labs:
         return build_play_order(Work(tools, "inventory", lab_id, lab.generation)).inventory
 
     # -- how ----------------------------------------------------------------------------------
+
+    def _list_work(self, lab_id: str) -> tuple[WorkItem, ...]:
+        return tuple(one for one in self.house.store.list_open_work() if one.lab_id == lab_id)
 
     def _ask(self, lab: Lab, workflow: str, state: LabState | None = None) -> WorkItem:
         return self.house.store.ask_for_work(
