@@ -329,7 +329,7 @@ class Labs:
 
     def _run(self, workflow: str, lab: Lab, on_row: Callable[[Progress], None]) -> None:
         """Submit a workflow and follow its log to its end. Raises the error it ended with."""
-        house, at = self.house, (workflow, lab.lab_id, lab.generation)
+        house, at = self.house, (workflow, lab.lab_id, lab.generation, 1)
         seen = max((row.serial for row in house.store.list_progress(lab.lab_id)), default=0)
 
         def flush() -> None:
