@@ -66,6 +66,7 @@ class House:
     clock: SystemClock = field(default_factory=SystemClock)
     stopping: threading.Event = field(default_factory=threading.Event)
     _hypervisors: dict[str, VsphereHypervisor] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
     _passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -109,11 +110,14 @@ class House:
         from provisioner.credentials import get_installation
         from provisioner.vsphere import VsphereHypervisor
 
-        if site.site not in self._hypervisors:
-            self._hypervisors[site.site] = VsphereHypervisor(
-                site, get_installation(self.state), lambda: self.get_password(site), self.clock
-            )
-        return self._hypervisors[site.site]
+        # By all that the file says: a worker outlives changes of it.
+        wanted = site.model_dump_json()
+        with self._making:
+            if wanted not in self._hypervisors:
+                self._hypervisors[wanted] = VsphereHypervisor(
+                    site, get_installation(self.state), lambda: self.get_password(site), self.clock
+                )
+            return self._hypervisors[wanted]
 
     def get_tools(self, site: Site, blueprint: Blueprint) -> Toolbox:
         """Gather the ports and files that work on a lab of this blueprint needs."""
