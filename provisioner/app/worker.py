@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
-
 from provisioner.app.leases import Leases
 from provisioner.app.wiring import House
 from provisioner.errors import LabctlError, to_data
-from provisioner.model.lab import AuditEntry, WorkItem, WorkStatus
+from provisioner.model.lab import AuditEntry, LabState, WorkItem, WorkStatus
 from provisioner.ports import Engine
 
 LOG = logging.getLogger("labctl.worker")
@@ -16,7 +14,11 @@ POLL_S = 0.2
 LEASES_S = 15.0
 WIDTH = 64
 """How many labs are worked on at once."""
-HISTORY_FOR = timedelta(days=30)
+UNDER_WAY = {
+    "provision": (LabState.PROVISIONING, LabState.FAILED),
+    "teardown": (LabState.TEARING_DOWN, LabState.RESIDUE),
+}
+"""By workflow: what a lab is while it is under way, and what it is when that failed."""
 
 
 class Worker:
@@ -83,9 +85,19 @@ class Worker:
         status = WorkStatus.FAILED if error else WorkStatus.DONE
         store.set_work(item.serial, status, now, to_data(error) if error else None)
         what = error.what if error else ""
+        if error:
+            self._leave_no_lab_between(item, what)
         entry = AuditEntry(now, "worker", item.workflow, item.lab_id, status.value, what)
         store.record(entry)
         LOG.info("%s of lab %s, run %d: %s %s", item.workflow, item.lab_id, item.run, status, what)
+
+    def _leave_no_lab_between(self, item: WorkItem, what: str) -> None:
+        """A workflow that ended before it could say so must not leave its lab under way."""
+        store, under_way = self._house.store, UNDER_WAY.get(item.workflow)
+        lab = store.find_lab(item.lab_id)
+        if lab and under_way and (lab.generation, lab.state) == (item.generation, under_way[0]):
+            now = self._house.clock.now()
+            store.set_state(item.lab_id, item.generation, under_way[1], now, note=what)
 
 
 def _key(item: WorkItem) -> tuple[str, str, int, int]:
