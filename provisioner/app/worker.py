@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+
 from provisioner.app.leases import Leases
 from provisioner.app.wiring import House
 from provisioner.errors import LabctlError, to_data
