@@ -107,6 +107,7 @@ class DurableEngine:
                 application_version=VERSION,
                 serializer=DBOSPortableJSONSerializer(),  # pickle would run what it reads
                 log_level="CRITICAL",
+                notification_listener_polling_interval_sec=0.1,  # it sleeps so long when closing
             )
         )
         # No limit: a machine that dies a hundred times must still not lose a lab.
