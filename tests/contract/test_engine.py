@@ -153,8 +153,12 @@ def test_a_workflow_that_failed_by_itself_goes_through_again_with_its_values(
     ran: list[str] = []
     errors = ["no receipt"]
 
+    def act() -> int:
+        ran.append("a")
+        return 7
+
     def workflow(flow: Flow, _lab_id: str, _generation: int) -> None:
-        assert flow.run(Step("a", lambda: [ran.append("a")])) == ([None],)
+        assert flow.run(Step("a", act)) == (7,)
         if errors:
             fail(errors[0])
         ran.append("end")
@@ -172,7 +176,8 @@ def test_a_workflow_that_failed_by_itself_goes_through_again_with_its_values(
 def test_an_error_keeps_its_class_its_text_and_its_hint(make_engine: MakeEngine) -> None:
     problems = FileProblemsError((Problem("lab.yml", 1, 2, "guests", "half \udcff a pair"),))
     error = CapacityError("full", hint="free a host")
-    errors: list[Exception] = [error, problems, VsphereUnavailableError("away")]
+    stopped = StoppedError("not wanted any more", hint="")
+    errors: list[Exception] = [error, problems, VsphereUnavailableError("away"), stopped]
 
     def act() -> None:
         raise errors[0]
@@ -182,6 +187,7 @@ def test_an_error_keeps_its_class_its_text_and_its_hint(make_engine: MakeEngine)
         (CapacityError, "full", "free a host"),
         (FileProblemsError, "lab.yml:1:2 guests: half \\udcff a pair", ""),
         (VsphereUnavailableError, "away", ""),
+        (StoppedError, "not wanted any more", ""),
     ):
         engine.submit(*AT)
         with pytest.raises(kind) as caught:
