@@ -23,7 +23,7 @@ class ClockReading:
 
 
 def find_clock_doubt(
-    now: ClockReading, last: ClockReading | None, vcenter_at: datetime | None
+    now: ClockReading, last: ClockReading | None, vcenter_at: datetime
 ) -> str | None:
     """Say why nothing may be ended by the hour now; None when the clocks agree.
 
@@ -33,10 +33,8 @@ def find_clock_doubt(
     Args:
         now: this machine's clocks.
         last: what they showed before, as far back as that may be.
-        vcenter_at: vCenter's own time; None when it did not say.
+        vcenter_at: vCenter's own time.
     """
-    if vcenter_at is None:
-        return "vCenter does not say what time it is"
     ahead = now.at - vcenter_at
     if abs(ahead) > TOLERANCE:
         side = "ahead of" if ahead > timedelta() else "behind"

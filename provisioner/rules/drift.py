@@ -41,6 +41,7 @@ def build_drift(
     vm: ObservedVm | None,
     *,
     template_gib: float | None = None,
+    answer: str = "",
 ) -> tuple[Difference, ...]:
     """Compare a guest with the VM that bears its instance UUID.
 
@@ -53,10 +54,12 @@ def build_drift(
         guest: as recorded.
         vm: as vCenter shows it, whatever its mark says; None when no VM is seen.
         template_gib: the size of its VM template's disks, when that is known.
+        answer: what vCenter says about the instance UUID when no VM with a mark bears it.
     """
     if vm is None:
         missing = guest.state is GuestState.STANDING
-        return (Difference("VM", guest.vm_name, "missing in vCenter"),) if missing else ()
+        observed = f"no mark: {_clean(answer)}" if answer else "missing in vCenter"
+        return (Difference("VM", guest.vm_name, observed),) if missing else ()
     if guest.state is GuestState.GONE:
         return (Difference("VM", "gone", "stands in vCenter"),)
     if guest.state is not GuestState.STANDING:
@@ -71,13 +74,17 @@ def build_drift(
         *_compare_disks(guest, vm, template_gib),
     )
     return tuple(
-        Difference(what, recorded, " ".join(build_plain_text(observed).split()))
+        Difference(what, recorded, _clean(observed))
         for what, recorded, observed in rows
         if recorded != observed
     )
 
 
 Row = tuple[str, str, str]
+
+
+def _clean(text: str) -> str:
+    return " ".join(build_plain_text(text).split())
 
 
 def _compare_place(site: Site, guest: GuestRecord, vm: ObservedVm) -> Iterator[Row]:
