@@ -102,6 +102,14 @@ def test_extend_refuses_a_lab_that_goes(desk: Desk, house: House, state: LabStat
     assert desk.labctl("extend", lab.lab_id, "--days", "1").returncode == 3
 
 
+def test_an_expired_lab_is_not_converged(desk: Desk, house: House) -> None:
+    adopt(house, "hal-mlops", ends_in=-DAY, state=LabState.EXPIRED)
+    done = desk.labctl("converge", "hal-mlops")
+    assert done.returncode == 3
+    assert "labctl extend hal-mlops --days 7 brings it back" in done.stderr
+    assert house.store.list_open_work() == ()
+
+
 def read_status(desk: Desk, lab_id: str) -> tuple[str, list[dict[str, Any]]]:
     spoken, plain = desk.labctl("status", lab_id), desk.labctl("status", lab_id, "--json")
     assert (spoken.returncode, plain.returncode) == (0, 0), spoken.stderr
