@@ -52,13 +52,11 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class CloneOrder:
-    """Everything one clone call needs; the adapter adds the mark itself.
+    """Everything one clone call needs; the adapter adds the mark itself, and signs the dossier.
 
     `vm_template`, `networks` and `datastore` are names of the site file, `pin` is what the template
-    must still be. `guestinfo` maps keys like `guestinfo.userdata` to their final text. `dossier` is
-    what an installation that lost its store must know of the guest: the adapter signs it and puts
-    it beside the mark. `vim_task` is the task of an earlier clone call for the same guest, if one
-    was recorded.
+    must still be. `guestinfo` maps keys like `guestinfo.userdata` to their final text. `vim_task`
+    is the task of an earlier clone call for the same guest, if one was recorded.
     """
 
     identity: GuestIdentity

@@ -82,12 +82,13 @@ def start_worker(house: House) -> int:
     return pid
 
 
-def has_ended(pid: int) -> bool:
-    """Tell whether a process that this one started has ended."""
-    try:
-        return os.waitpid(pid, os.WNOHANG) != (0, 0)
-    except ChildProcessError:
-        return True
+def find_end(pid: int) -> int | None:
+    """Return how a process that this one started has ended, None while it runs.
+
+    That is its exit code, or the negative number of the signal that killed it.
+    """
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _lock_file(state: Path) -> Path:
