@@ -252,11 +252,27 @@ class Credentials(Protocol):
 class LabStore(Protocol):
     """labctl's record of labs. Every call is one durable transaction."""
 
-    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> WorkItem:
         """Record the intent: lab, guests, an audit row and, as work, its provision, all at once.
 
         Raises BusyError when another generation of this lab is not closed.
         """
+        ...
+
+    def adopt_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+        """Record a lab that was found in vCenter, in the state that it says, with no work.
+
+        Raises BusyError when this generation or a later one is recorded already, or an earlier
+        one is not closed.
+        """
+        ...
+
+    def find_note(self, name: str) -> str | None:
+        """Return what was noted under a name for the whole installation."""
+        ...
+
+    def set_note(self, name: str, text: str) -> None:
+        """Note something under a name, in place of what was there; an empty text removes it."""
         ...
 
     def ask_for_work(
@@ -321,6 +337,12 @@ class LabStore(Protocol):
         note: str = "",
     ) -> None:
         """Move a lab to `state`; sets ready_at or closed_at where the state says so."""
+        ...
+
+    def set_desired(
+        self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry
+    ) -> None:
+        """Record what IT wants, with its audit row."""
         ...
 
     def list_guests(self, lab_id: str, generation: int) -> tuple[GuestRecord, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from provisioner.errors import InputError, NameTakenError, RefusedError
@@ -13,6 +13,7 @@ from provisioner.rules.capacity import place_guests
 from provisioner.rules.naming import build_lab_id, build_vm_name
 from provisioner.rules.states import CLOSED_STATES
 
+STANDS = "stands already"
 LEAVING = (LabState.TEARING_DOWN, LabState.RESIDUE)
 
 # The steps of workflows.provision, in its order.
@@ -73,6 +74,7 @@ def build_plan(
     hire: Hire,
     lease: Lease,
     existing: Lab | None,
+    standing: Container[str] = (),
     usual_s: Callable[[str], float | None],
 ) -> Plan:
     """Decide what `provision` would do.
@@ -86,6 +88,7 @@ def build_plan(
         hire: whom it is for.
         lease: what a new lab would get.
         existing: the newest generation of the lab of that id, closed or not.
+        standing: its guests, by slot, whose VMs stand: they need no room any more.
         usual_s: returns the usual time of a step, in seconds, or None.
 
     Raises:
@@ -113,7 +116,7 @@ def build_plan(
         )
     _refuse_unfit(site, observed)
     wanted = living.blueprint if living else blueprint
-    guests = _plan_guests(lab_id, wanted, site, observed)
+    guests = _plan_guests(lab_id, wanted, site, observed, standing if living else ())
     if living is None:
         _refuse_taken(guests, observed)
     return Plan(
@@ -182,10 +185,11 @@ def _refuse_unfit(site: Site, observed: ObservedSite) -> None:
 
 
 def _plan_guests(
-    lab_id: str, blueprint: Blueprint, site: Site, observed: ObservedSite
+    lab_id: str, blueprint: Blueprint, site: Site, observed: ObservedSite, standing: Container[str]
 ) -> tuple[PlannedGuest, ...]:
     placement = site.placement
-    placed = dict(place_guests(blueprint, observed, placement.datastores, placement.reserve_gib))
+    coming = [guest for guest in blueprint.guests if guest.slot not in standing]
+    placed = dict(place_guests(coming, observed, placement.datastores, placement.reserve_gib))
     return tuple(
         PlannedGuest(
             slot=guest.slot,
@@ -193,7 +197,7 @@ def _plan_guests(
             cpus=guest.cpus,
             memory_mib=guest.memory_mib,
             vm_template=guest.vm_template,
-            datastore=placed[guest.slot],
+            datastore=placed.get(guest.slot, STANDS),
             networks=guest.networks,
             roles=guest.roles,
         )

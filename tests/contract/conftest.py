@@ -19,8 +19,11 @@ from provisioner.model.observed import PlayProgress
 from provisioner.ports import Flow, Hypervisor, PlayOrder
 from tests.contract.engines import MakeEngine, making, run_body
 from tests.contract.guests import OURS, Guest, clone
+from tests.contract.stores import store_fixture
 from tests.contract.vcenters import InMemory, Vcenter, simulated
 from tests.fakes.engine import InlineEngine
+
+__all__ = ["store_fixture"]
 
 PAUSE = threading.Event()
 CONFIG = """[defaults]
