@@ -84,9 +84,14 @@ def test_a_worker_started_by_a_verb_ends_on_sigterm(house: House) -> None:
     worker = start_worker(house)
     wait_until(lambda: find_worker(house.state) == worker)
     os.kill(worker, signal.SIGTERM)
-    ends: list[int] = []
-    wait_until(lambda: (end := find_end(worker)) is not None and ends.append(end) is None)
-    assert ends == [0]
+    ends: list[int | None] = [None]
+
+    def has_ended() -> bool:
+        ends.append(find_end(worker))
+        return ends[-1] is not None
+
+    wait_until(has_ended)
+    assert ends[-1] == 0
     assert find_worker(house.state) is None
     assert "Traceback" not in (house.state / "worker.log").read_text()
 
