@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from provisioner.app.adopt import Adopting, Proposal
-from provisioner.app.comparison import Adoption
+from provisioner.app.comparison import Adoption, Comparison
 from provisioner.app.labs import Labs
 from provisioner.cli.options import confirm, verb
 from provisioner.cli.output import Output
@@ -69,15 +69,25 @@ def _describe_guests(adoption: Adoption) -> str:
 
 
 def _list_remarks(proposal: Proposal) -> Iterator[str]:
-    found = proposal.comparison
+    yield from _list_changes(proposal.comparison)
+    yield from _list_others(proposal.comparison)
+    for site, why in proposal.unseen.items():
+        yield f"Site {site} was not compared: {why}"
+
+
+def _list_changes(found: Comparison) -> Iterator[str]:
     for one in found.adoptions:
         if one.lab.note:
             yield f"{one.lab.lab_id}/{one.lab.generation}: {one.lab.note}"
         if one.closes is not None:
-            yield f"{one.lab.lab_id}/{one.closes.generation}: recorded as {one.closes.state}, is closed"
+            closes = one.closes
+            yield f"{closes.lab_id}/{closes.generation}: recorded as {closes.state}, will be closed"
     for extension in found.extensions:
         until = f"{extension.lease.ends_at:%Y-%m-%d %H:%M} UTC"
         yield f"{extension.lab.lab_id}: its VMs carry a longer lease, until {until}"
+
+
+def _list_others(found: Comparison) -> Iterator[str]:
     if found.known:
         yield f"Recorded already: {', '.join(lab.lab_id for lab in found.known)}"
     for lab in found.absent:
@@ -90,8 +100,6 @@ def _list_remarks(proposal: Proposal) -> Iterator[str]:
         yield f"Cannot adopt {vm.name} ({vm.moref}, {vm.folder}): {refusal.why}"
     for judged in found.foreign:
         yield f"Not touched, {judged.verdict}: {judged.vm.name} ({judged.vm.moref})"
-    for site, why in proposal.unseen.items():
-        yield f"Site {site} was not compared: {why}"
 
 
 def _describe_end(labs: Labs, proposal: Proposal) -> str:
