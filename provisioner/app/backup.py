@@ -66,11 +66,16 @@ def make_backup(house: House, target: Path, passphrase: str) -> Backup:
 
     Raises:
         RefusedError: the file is there already.
+        InputError: there is no store.
         CredentialError: there is no installation, or the file cannot be written.
         StoreError: the store cannot be read.
     """
     if target.exists():
         raise _is_taken(target)
+    if not (house.state / STORE).exists():
+        raise InputError(
+            f"there is no store in {house.state}", hint="labctl adopt rebuilds one that was lost"
+        )
     made_at = house.clock.now()
     with _draft(house.state) as draft:
         house.store.copy_to(draft / STORE)

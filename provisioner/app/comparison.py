@@ -35,7 +35,7 @@ from provisioner.rules.sweep import GRACE, list_doubts
 from provisioner.rules.userdata import HOST_KEY_INFO, parse_published_host_key
 
 LOOK_S = 5.0
-"""How long to wait for what a guest that runs has told long ago."""
+"""How long to wait for what a guest has told long ago."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,7 @@ class Comparing:
         is_on = found.vm.power_state is PowerState.ON
         host_key = address = ""
         with suppress(GuestUnreachableError, CredentialError):
-            wait_s = LOOK_S if is_on else 0.0
-            text = self._hypervisor.wait_for_guestinfo(identity, HOST_KEY_INFO, wait_s)
+            text = self._hypervisor.wait_for_guestinfo(identity, HOST_KEY_INFO, LOOK_S)
             host_key = parse_published_host_key(text, guest.nonce)
         if is_on and guest.mac:
             with suppress(GuestUnreachableError):

@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pyVmomi import vim
+
 from provisioner.app.wiring import House
 from provisioner.credentials import ensure_installation
 from provisioner.files.host_settings import write_site
@@ -81,20 +83,26 @@ class Office:
     @classmethod
     def open(cls, state: Path, hand: Simulated) -> Office:
         ensure_installation(state)
-        simulator = hand.client.simulator
-        password = state / "password"
+        made = cls(state, hand, cls.build_house(state))
+        made.write_site(SITE)
+        return made
+
+    def write_site(self, name: str, **vcenter: Any) -> None:
+        """Write a site file; `vcenter` is what is otherwise with this one."""
+        simulator, password = self.hand.client.simulator, self.state / "password"
+        password.touch(mode=0o600)
         password.write_text(simulator.password)
-        password.chmod(0o600)
         site = json.loads(make_site(**PLACE).model_dump_json(exclude_unset=True))
+        site["site"] = name
         site["vcenter"] = {
             "host": simulator.host,
             "port": simulator.port,
             "username": simulator.world.settings.username,
-            "ca_file": str(hand.ca_file),
+            "ca_file": str(self.hand.ca_file),
             "password_file": str(password),
+            **vcenter,
         }
-        write_site(state / "sites" / f"{SITE}.yml", site)
-        return cls(state, hand, cls.build_house(state))
+        write_site(self.state / "sites" / f"{name}.yml", site)
 
     @staticmethod
     def build_house(state: Path) -> House:
@@ -116,6 +124,15 @@ class Office:
         for path in self.state.glob("labctl.db*"):
             path.unlink()
         self.house = self.build_house(self.state)
+
+    def keep_store(self) -> None:
+        """Keep the store as it is now, for `put_store_back`."""
+        self.house.store.copy_to(self.state / "kept.db")
+
+    def put_store_back(self) -> None:
+        self.lose_store()
+        (self.state / "kept.db").rename(self.state / "labctl.db")
+        (self.state / "labctl.db").chmod(0o600)
 
     @property
     def site(self) -> Site:
@@ -153,8 +170,12 @@ class Office:
 
     def provision(self, lab_id: str = "ana-mlops", *slots: str, generation: int = 1) -> Lab:
         """Bring a lab about, as a worker does."""
-        lab = self.record(lab_id, *slots, generation=generation)
-        provision(InlineFlow(pauses_s=(0.0,)), self.tools(lab), lab_id, generation)
+        self.record(lab_id, *slots, generation=generation)
+        return self.continue_provision(lab_id)
+
+    def continue_provision(self, lab_id: str) -> Lab:
+        lab = self.house.store.get_lab(lab_id)
+        provision(InlineFlow(pauses_s=(0.0,)), self.tools(lab), lab_id, lab.generation)
         return self.house.store.get_lab(lab_id)
 
     def teardown(self, lab_id: str = "ana-mlops") -> Receipt:
@@ -185,7 +206,7 @@ def take_picture(hand: Simulated) -> dict[str, tuple[Any, ...]]:
     """Read of every VM what anybody's hand on it would change, with a stock client."""
     client = hand.client
     view = client.content.viewManager.CreateContainerView(
-        client.content.rootFolder, [type(client.template)], True
+        client.content.rootFolder, [vim.VirtualMachine], True
     )
     try:
         return {

@@ -17,7 +17,7 @@ def test_it_comes_back_with_the_passphrase() -> None:
 def test_nothing_of_it_is_readable_and_no_two_are_alike() -> None:
     assert SECRET not in SEALED
     assert seal(SECRET, "correct horse")[len(b"labctl sealed 1\n") :] not in SEALED
-    assert SEALED != seal(SECRET, "correct horse")
+    assert seal(SECRET, "correct horse") != SEALED
 
 
 @pytest.mark.parametrize("passphrase", ["", "correct horse ", "Correct horse"])
