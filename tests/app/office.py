@@ -1,5 +1,8 @@
 """An installation whose house is real, on a simulated vCenter; its guests boot and are reached."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 import base64
