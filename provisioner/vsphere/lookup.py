@@ -125,7 +125,12 @@ class Lookup:
         paths = [DEVICES_PATH, "config.extraConfig"]
         spec = build_spec([snapshot], {vim.vm.Snapshot: paths})
         held = self._session.retrieve(f"read the snapshot of {name}", spec)
-        values = held[0].values if held else {}
+        if not held:
+            raise NotFoundError(
+                f"{self._session.title}: the snapshot of {name} is gone",
+                hint="somebody works on the template; run the same command again",
+            )
+        values = held[0].values
         return Source(
             template=reading.ref,
             snapshot=snapshot,
