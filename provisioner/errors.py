@@ -8,8 +8,10 @@ LabctlError                        what happened, where, and what to do next
 |  |- NotConfirmedError            a destructive verb was not confirmed
 |  |- NameTakenError               the name belongs to something that is not ours
 |  |- CapacityError                the site has no room for the lab
+|  |- TemplateChangedError         the VM template is not the one that was pinned
 |  |- NotOwnedError                the VM carries no genuine mark of this installation
-|  `- BusyError                    another process works on this lab
+|  |- RestoredStoreError           a store put back from a backup may not destroy anything yet
+|  `- BusyError                    other work on this lab, or another process, is under way
 |- VsphereError                (4) vCenter answered with a fault
 |  |- LoginRefusedError            wrong user name or password
 |  |- CertificateError             vCenter's certificate is not the one that was pinned
@@ -17,6 +19,8 @@ LabctlError                        what happened, where, and what to do next
 |  |- NotFoundError                a named object of the site does not exist
 |  |- VmGoneError                  the VM disappeared while it was worked on
 |  |- TaskFailedError              a vim task ended in error
+|  |- RolledBackError              vCenter shows an older state than it showed before
+|  |- ClockError                   vCenter's clock and this machine's disagree
 |  `- VsphereUnavailableError  (5) no answer: the outcome is unknown, asking again is right
 |- ConvergeError               (4) Ansible did not bring the guest to the blueprint
 |  |- PlayFailedError              a play task failed on a guest
@@ -28,7 +32,8 @@ LabctlError                        what happened, where, and what to do next
 |- StoreError                  (4) the store cannot be read or written
 |- SimulatorError              (4) the simulator cannot start, or is not running
 |- StoppedError                (5) the work was stopped on request and can be continued
-`- TeardownIncompleteError     (6) residue: something of the lab is left, or could not be seen
+`- TeardownIncompleteError     (6) residue: something of the lab is left
+   `- NotProvedError           (7) labctl could not see enough to say that nothing is left
 
 An error never logs, prints or exits by itself. The command line prints its text and leaves
 with its `exit_code`. `retryable` says that the same call may succeed later unchanged.
@@ -36,6 +41,7 @@ with its `exit_code`. `retryable` says that the same call may succeed later unch
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -126,8 +132,16 @@ class NotOwnedError(RefusedError):
     """The VM carries no genuine mark of this installation, or not the instance UUID it names."""
 
 
+class TemplateChangedError(RefusedError):
+    """The VM template is not the one that was pinned when the clone was recorded."""
+
+
+class RestoredStoreError(RefusedError):
+    """The store was put back from a backup and not yet compared with vCenter."""
+
+
 class BusyError(RefusedError):
-    """Another process works on this lab."""
+    """Other work on this lab, or another process, is under way."""
 
 
 class VsphereError(LabctlError):
@@ -156,6 +170,14 @@ class VmGoneError(VsphereError):
 
 class TaskFailedError(VsphereError):
     """A vim task ended in error."""
+
+
+class RolledBackError(VsphereError):
+    """VCenter shows an older state than it showed before: what it does not show may still exist."""
+
+
+class ClockError(VsphereError):
+    """VCenter's clock and this machine's disagree, so nothing is destroyed by the hour."""
 
 
 class VsphereUnavailableError(VsphereError):
@@ -211,6 +233,38 @@ class StoppedError(LabctlError):
 
 
 class TeardownIncompleteError(LabctlError):
-    """Something of the lab is left, or could not be seen: the residue."""
+    """Something of the lab is left: the residue."""
 
     exit_code = 6
+
+
+class NotProvedError(TeardownIncompleteError):
+    """Labctl could not see enough of vCenter to say that nothing is left; there is no receipt."""
+
+    exit_code = 7
+
+
+def to_data(error: BaseException) -> dict[str, str]:
+    """Say an error in plain data, for a database or another process.
+
+    Of an error that is not ours only the type is told: its text may hold anything.
+    """
+    if isinstance(error, LabctlError):
+        return {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
+    what = f"internal error: {type(error).__name__}"
+    return {"kind": "LabctlError", "what": what, "hint": "report it with the worker's log"}
+
+
+def from_data(data: dict[str, str]) -> LabctlError:
+    """Build the error that `to_data` told, of its own class; an unknown class is LabctlError."""
+    kind = _KINDS.get(data["kind"], LabctlError)
+    return _rebuild(kind, (data["what"],), {"what": data["what"], "hint": data["hint"]})
+
+
+def _list_kinds(kind: type[LabctlError]) -> Iterator[type[LabctlError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _list_kinds(below)
+
+
+_KINDS = {kind.__name__: kind for kind in _list_kinds(LabctlError)}

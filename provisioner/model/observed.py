@@ -19,6 +19,16 @@ class Ownership(StrEnum):
     UNMARKED = "unmarked"
 
 
+class Connection(StrEnum):
+    """Whether vCenter can work with a VM (`runtime.connectionState`)."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"  # its host is away
+    ORPHANED = "orphaned"  # its host does not know it any more
+    INACCESSIBLE = "inaccessible"  # its files cannot be read
+    INVALID = "invalid"
+
+
 class PowerState(StrEnum):
     """A VM's power state."""
 
@@ -50,7 +60,9 @@ class ObservedNic:
 class ObservedVm:
     """One VM as vCenter showed it at one moment.
 
-    `identity` is what its mark says, if it has one.
+    `identity` is what its mark says, if it has one. `folder` is the path of the inventory folder
+    that holds it, `created_at` is `config.createDate`; both unset when vCenter does not say.
+    `dossier` is empty unless its signature is this installation's and names this VM.
     """
 
     moref: str
@@ -64,6 +76,11 @@ class ObservedVm:
     disks: tuple[ObservedDisk, ...]
     nics: tuple[ObservedNic, ...]
     snapshots: tuple[str, ...] = ()
+    folder: str = ""
+    created_at: datetime | None = None
+    connection: Connection = Connection.CONNECTED
+    disabled_methods: tuple[str, ...] = ()
+    dossier: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,32 @@
-"""Which state of a lab may follow which: one table, asked before every move."""
+"""Which state of a lab, and of a guest, may follow which: two tables, asked before every move."""
 
 from __future__ import annotations
 
 from provisioner.errors import BusyError, RefusedError
-from provisioner.model.lab import Lab, LabState
+from provisioner.model.lab import GuestState, Lab, LabState
 
 _S = LabState
+_G = GuestState
 
 # A move to the state that a lab is in already is always legal: work is repeated after a crash.
 LEGAL_MOVES: dict[LabState, frozenset[LabState]] = {
     _S.PROVISIONING: frozenset({_S.READY, _S.FAILED, _S.TEARING_DOWN, _S.FORGOTTEN}),
-    _S.READY: frozenset({_S.PROVISIONING, _S.FAILED, _S.TEARING_DOWN, _S.FORGOTTEN}),
-    _S.FAILED: frozenset({_S.PROVISIONING, _S.READY, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.READY: frozenset({_S.PROVISIONING, _S.FAILED, _S.EXPIRED, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.FAILED: frozenset({_S.PROVISIONING, _S.READY, _S.EXPIRED, _S.TEARING_DOWN, _S.FORGOTTEN}),
+    _S.EXPIRED: frozenset({_S.READY, _S.FAILED, _S.TEARING_DOWN, _S.FORGOTTEN}),
     _S.TEARING_DOWN: frozenset({_S.RESIDUE, _S.GONE, _S.FORGOTTEN}),
     _S.RESIDUE: frozenset({_S.TEARING_DOWN, _S.FORGOTTEN}),
     _S.GONE: frozenset(),
     _S.FORGOTTEN: frozenset(),
+}
+
+# Repeats are legal here too. A guest goes back to `planned` when nothing came of its clone call.
+LEGAL_GUEST_MOVES: dict[GuestState, frozenset[GuestState]] = {
+    _G.PLANNED: frozenset({_G.INTENDED, _G.GONE}),
+    _G.INTENDED: frozenset({_G.PLANNED, _G.CLONING, _G.STANDING, _G.GONE}),
+    _G.CLONING: frozenset({_G.PLANNED, _G.STANDING, _G.GONE}),
+    _G.STANDING: frozenset({_G.GONE}),
+    _G.GONE: frozenset(),
 }
 
 CLOSED_STATES = frozenset(state for state, following in LEGAL_MOVES.items() if not following)
@@ -27,6 +38,15 @@ def check_move(lab_id: str, before: LabState, after: LabState) -> None:
         raise RefusedError(
             f"lab {lab_id} is {before} and cannot become {after}",
             hint=f"something else worked on it meanwhile; see labctl status {lab_id}",
+        )
+
+
+def check_guest_move(vm_name: str, before: GuestState, after: GuestState) -> None:
+    """Check that a guest may go from `before` to `after`. Raises RefusedError when it may not."""
+    if after is not before and after not in LEGAL_GUEST_MOVES[before]:
+        raise RefusedError(
+            f"guest {vm_name} is {before} and cannot become {after}",
+            hint="something else worked on it meanwhile; see labctl status of its lab",
         )
 
 

@@ -12,10 +12,11 @@ from provisioner.errors import LabctlError, NotFoundError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence, Ownership
 from provisioner.ports import Clock
-from provisioner.vsphere.lookup import Place
+from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
+from provisioner.vsphere.sight import find_blind_spot
 from provisioner.vsphere.waiter import ENDED, Waiter
 
 Answer = tuple[str, bool | None]
@@ -36,24 +37,30 @@ class Asking:
     """Asks about what may be left. An answer that could not be had is no answer: `gone` is None."""
 
     session: Session
+    lookup: Lookup
     machines: Machines
     waiter: Waiter
-    get_place: Callable[[], Place]
     clock: Clock
 
     def collect(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
         """Ask about each guest's UUID, reference, name, disks and task, and about lab's marks."""
         questions = [question for guest in guests for question in self._list_questions(guest)]
         questions.append(_Question("mark", lab_id, partial(self._ask_marks, lab_id)))
-        return tuple(self._answer(question) for question in questions)
+        try:
+            blind_spot = find_blind_spot(self.session, self.lookup.get_place(anew=True))
+        except LabctlError as error:
+            blind_spot = f"what this account sees could not be asked: {error.what}"
+        return tuple(self._answer(question, blind_spot) for question in questions)
 
-    def _answer(self, question: _Question) -> Evidence:
+    def _answer(self, question: _Question, blind_spot: str) -> Evidence:
         asked_at = self.clock.now()
         gone: bool | None
         try:
             answer, gone = question.ask()
         except LabctlError as error:
             answer, gone = f"not answered: {error.what}", None
+        if gone and blind_spot:
+            answer, gone = f"{answer}; that proves nothing: {blind_spot}", None
         return Evidence(
             kind=question.kind,
             name=question.name,
@@ -92,7 +99,7 @@ class Asking:
         return f"it is there, named {readings[0].values.get('name', 'unreadably')}", False
 
     def _ask_name(self, guest: GuestRecord) -> Answer:
-        folder = self.get_place().get("placement", "folder")
+        folder = self.lookup.get_place().get("placement", "folder")
         ref = self.session.read(
             "look into the labs' folder",
             lambda content: content.searchIndex.FindChild(folder, guest.vm_name),
@@ -110,7 +117,7 @@ class Asking:
     def _ask_file(self, path: str) -> Answer:
         store, _, file = path.removeprefix("[").partition("] ")
         folder, _, name = file.rpartition("/")
-        ref = self.get_place().datastores.get(store)
+        ref = self.lookup.get_place().datastores.get(store)
         if ref is None:
             return f"datastore {store} is not one of the site's: it was not asked", None
         doing = f"look for {path}"

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from provisioner.errors import (
     VsphereError,
 )
 from provisioner.model.spec import VCenter
+from provisioner.ports import Clock
 from provisioner.vsphere.faults import Translated
 from provisioner.vsphere.properties import Reading, retrieve
 
@@ -31,6 +33,8 @@ T = TypeVar("T")
 API_VERSION = versionMap["vim25/7.0.0.0"]
 """The API that is spoken: every vCenter since 7.0 does, so nothing has to be negotiated."""
 HTTPS_PORT = 443
+REFUSED_S = 60.0
+"""How long a refused login is remembered. A vCenter locks an account after 5 refusals in 180 s."""
 STALE = (ConnectionError, HTTPException, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """How a connection ends that vCenter had closed while it was idle."""
 
@@ -40,16 +44,17 @@ class Limits:
     """How long things may take, in seconds.
 
     `connect_s` is for connecting and the TLS handshake, `request_s` for the answer to one request;
-    the others are for vim tasks.
+    `backup_s` for a backup of a VM that is to be destroyed; the others are for vim tasks.
     """
 
     connect_s: float = 15
-    request_s: float = 60
+    request_s: float = 90
     clone_s: float = 900
     power_s: float = 180
     reconfigure_s: float = 180
     destroy_s: float = 600
     search_s: float = 60
+    backup_s: float = 600
 
 
 class _CheckedConnection(HTTPSConnection):
@@ -114,9 +119,12 @@ class Session:
         vcenter: where vCenter is, and how its certificate is checked.
         password: gives the password; called only once the certificate was found good.
         limits: how long things may take.
+        clock: for how long a refused login is not tried again.
     """
 
-    def __init__(self, vcenter: VCenter, password: Callable[[], str], limits: Limits) -> None:
+    def __init__(
+        self, vcenter: VCenter, password: Callable[[], str], limits: Limits, clock: Clock
+    ) -> None:
         self.vcenter = vcenter
         self.limits = limits
         port = "" if vcenter.port == HTTPS_PORT else f":{vcenter.port}"
@@ -126,7 +134,9 @@ class Session:
         self._stub: Any = None
         self._content: Any = None
         self._serial = 0
+        self._clock = clock
         self._refused: LoginRefusedError | None = None
+        self._refused_until_s = 0.0
         self._closed = False
         self._lock = threading.RLock()
 
@@ -138,7 +148,7 @@ class Session:
         """Return the service content and the login's number, logging in when there is no session.
 
         Raises:
-            LoginRefusedError: at once, too, after a first refusal: tries may lock an account.
+            LoginRefusedError: at once, too, for a while after a refusal: tries may lock an account.
             CertificateError: the certificate is not the right one; no password was sent.
             VsphereUnavailableError: vCenter does not answer.
             StoppedError: the session was closed.
@@ -146,7 +156,7 @@ class Session:
         with self._lock:
             if self._closed:
                 raise StoppedError(f"{self.title}: the session was closed")
-            if self._refused:
+            if self._refused and self._clock.monotonic_s() < self._refused_until_s:
                 raise self._refused
             if self._content is None:
                 try:
@@ -154,6 +164,7 @@ class Session:
                         self._content = self._log_in()
                 except LoginRefusedError as error:
                     self._refused = error
+                    self._refused_until_s = self._clock.monotonic_s() + REFUSED_S
                     raise
                 self._serial += 1
             return self._content, self._serial
@@ -169,7 +180,10 @@ class Session:
                 limits=self.limits,
                 sha256=(self.vcenter.thumbprint_sha256 or "").replace(":", "").lower(),
             )
-        content: Any = self._service().RetrieveContent()
+        try:
+            content: Any = self._service().RetrieveContent()
+        except STALE:
+            content = self._service().RetrieveContent()
         if content.about.apiType != "VirtualCenter":
             raise VsphereError(
                 f"{self.title}: this is {content.about.fullName}, not a vCenter",
@@ -185,18 +199,22 @@ class Session:
                 self._content = None
 
     def read(self, doing: str, ask: Callable[[Any], T]) -> T:
-        """Ask a question that changes nothing, a second time when the session had expired.
+        """Ask a question that changes nothing, again when session or connection had ended.
 
         `ask` gets the service content. Faults become errors saying "cannot {doing}".
         """
-        content, serial = self.open()
         with self.cannot(doing):
             try:
-                return ask(content)
-            except vim.fault.NotAuthenticated:
-                self.forget(serial)
+                return self._ask_logged_in(ask)
             except STALE:
-                pass
+                return self._ask_logged_in(ask)
+
+    def _ask_logged_in(self, ask: Callable[[Any], T]) -> T:
+        content, serial = self.open()
+        try:
+            return ask(content)
+        except vim.fault.NotAuthenticated:
+            self.forget(serial)
             content, _ = self.open()
             return ask(content)
 
@@ -204,10 +222,20 @@ class Session:
         """Read what a property filter selects; see `properties.retrieve`."""
         return self.read(doing, lambda content: retrieve(content, spec))
 
+    def refer(self, kind: Any, moref: str) -> Any:
+        """Return the managed object of a reference that was kept as text."""
+        self.open()
+        return kind(moref, self._stub)
+
+    def read_clock(self) -> datetime:
+        """Read vCenter's own time."""
+        now: datetime = self.read("read its clock", lambda _: self._service().CurrentTime())
+        return now.astimezone(UTC)
+
     def keep_alive(self) -> None:
         """Tell vCenter that the session is in use. Raises VsphereError when it is not reached."""
         if self._content is not None:
-            self.read("keep the session", lambda _: self._service().CurrentTime())
+            self.read_clock()
 
     def _service(self) -> Any:
         return vim.ServiceInstance("ServiceInstance", self._stub)
