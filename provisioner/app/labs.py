@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.app.following import follow
 from provisioner.app.wiring import House
 from provisioner.errors import (
-    BusyError,
     InputError,
     PrivilegeError,
     RefusedError,
@@ -26,15 +24,18 @@ from provisioner.model.lab import (
     Desired,
     GuestIdentity,
     GuestRecord,
+    GuestState,
     Hire,
     Lab,
     LabState,
     Lease,
     Progress,
+    WorkItem,
+    WorkStatus,
 )
 from provisioner.model.observed import CheckResult, ObservedVm
 from provisioner.model.spec import Blueprint, CheckKind, Site
-from provisioner.rules.lease import build_lease
+from provisioner.rules.lease import build_lease, refuse_expired
 from provisioner.rules.naming import (
     build_lab_id,
     build_login,
@@ -47,11 +48,12 @@ from provisioner.rules.public_key import parse_public_key
 from provisioner.rules.receipt import Receipt, from_json
 from provisioner.rules.ssh import get_address
 from provisioner.rules.states import CLOSED_STATES
+from provisioner.rules.work import check_free
 from provisioner.workflows.checks import run_checks
 from provisioner.workflows.provision import build_play_order
 from provisioner.workflows.work import Work
 
-FOLLOW_S = 0.25
+OnRow = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -144,16 +146,24 @@ class Labs:
         hire = self._read_hire(request)
         lease = build_lease(blueprint.lease, request.days, house.clock.now())
         lab_id = build_lab_id(hire.login, blueprint.short)
+        existing = house.store.find_lab(lab_id)
         plan = build_plan(
             blueprint,
             site,
             house.get_hypervisor(site).observe_site(),
             hire=hire,
             lease=lease,
-            existing=house.store.find_lab(lab_id),
+            existing=existing,
+            standing=self._list_standing(existing),
             usual_s=lambda step: house.store.usual_s("provision", step),
         )
         return plan, blueprint, hire, lease, site
+
+    def _list_standing(self, lab: Lab | None) -> frozenset[str]:
+        guests = self.list_guests(lab) if lab else ()
+        return frozenset(
+            guest.identity.slot for guest in guests if guest.state is GuestState.STANDING
+        )
 
     def _read_files(self, request: Request) -> tuple[Site, Blueprint]:
         house = self.house
@@ -172,39 +182,61 @@ class Labs:
 
     # -- acting -------------------------------------------------------------------------------
 
-    def provision(self, request: Request, on_row: Callable[[Progress], None]) -> tuple[Lab, bool]:
+    def provision(self, request: Request, on_row: OnRow) -> tuple[Lab, bool]:
         """Bring the lab to ready and return it, and whether anything had to be done."""
         plan, blueprint, hire, lease, site = self._plan(request)
         lab = self.house.store.find_lab(plan.lab_id)
         if plan.nothing_to_do and lab is not None:
             self._refuse_missing(lab)
             return lab, False
-        with self._only_one_works_on(plan.lab_id):
-            if lab is None or lab.state in CLOSED_STATES:
-                lab = self._record_intent(plan, blueprint, hire, lease, site)
-            else:
-                self.house.store.set_state(
-                    lab.lab_id, lab.generation, LabState.PROVISIONING, self.house.clock.now()
-                )
-            self._run("provision", lab, on_row)
-        return self.get_lab(lab.lab_id), True
+        if lab is None or lab.state in CLOSED_STATES:
+            item = self._record_intent(plan, blueprint, hire, lease, site)
+        else:
+            item = self._ask(lab, "provision", state=LabState.PROVISIONING)
+        follow(self.house, item, on_row)
+        return self.get_lab(plan.lab_id), True
 
-    def converge(self, lab_id: str, on_row: Callable[[Progress], None]) -> Lab:
+    def converge(self, lab_id: str, on_row: OnRow) -> Lab:
         """Bring a ready lab's guests back to its blueprint, and prove it.
 
-        Raises RefusedError when the lab was not ready: then `provision` continues it.
+        Raises RefusedError when the lab was not ready: then `provision` continues it. One that has
+        expired is refused as well.
         """
         lab = self.get_living_lab(lab_id)
+        refuse_expired(lab)
         if lab.ready_at is None or lab.desired is not Desired.PRESENT:
             raise RefusedError(
                 f"lab {lab_id} is {lab.state} and was never ready",
                 hint="run the labctl provision that began it again: it continues",
             )
         self.get_site_of(lab)
-        with self._only_one_works_on(lab_id):
-            self.house.store.record(self._audit("converge", lab_id))
-            self._run("converge", lab, on_row)
+        follow(self.house, self._ask(lab, "converge"), on_row)
         return self.get_lab(lab_id)
+
+    def retry(self, lab_id: str, on_row: OnRow) -> Lab:
+        """Ask again for the work that failed last; a provision continues at the step that failed.
+
+        Work that is under way is followed. Raises RefusedError when the last work did not fail.
+        """
+        lab = self.get_living_lab(lab_id)
+        self.get_site_of(lab)
+        item = self.house.store.find_last_work(lab_id)
+        if item is None or item.status is WorkStatus.DONE:
+            raise RefusedError(
+                f"nothing failed on lab {lab_id}: it is {lab.state}",
+                hint=f"labctl logs {lab_id} shows what was done",
+            )
+        if item.status is WorkStatus.FAILED:
+            state = {"provision": LabState.PROVISIONING, "teardown": LabState.TEARING_DOWN}
+            item = self._ask(lab, item.workflow, state=state.get(item.workflow))
+        follow(self.house, item, on_row)
+        return self.get_lab(lab_id)
+
+    def follow(self, lab_id: str, on_row: OnRow) -> None:
+        """Follow the work under way on a lab, if there is any. Raises what it ended with."""
+        item = self.house.store.find_last_work(self.get_lab(lab_id).lab_id)
+        if item is not None:
+            follow(self.house, item, on_row)
 
     def _refuse_missing(self, lab: Lab) -> None:
         """A lab recorded as ready is only left as it is when vCenter still shows its VMs."""
@@ -218,7 +250,7 @@ class Labs:
 
     def _record_intent(
         self, plan: Plan, blueprint: Blueprint, hire: Hire, lease: Lease, site: Site
-    ) -> Lab:
+    ) -> WorkItem:
         house = self.house
         sight = house.get_hypervisor(site).check_sight()
         if sight.missing_privileges or sight.missing_objects:
@@ -249,23 +281,18 @@ class Labs:
             )
             for spec in blueprint.guests
         )
-        house.store.add_lab(lab, guests, self._audit("provision", lab.lab_id))
-        return lab
+        return house.store.add_lab(lab, guests, self._audit("provision", lab.lab_id))
 
-    def teardown(self, lab_id: str, on_row: Callable[[Progress], None]) -> None:
+    def teardown(self, lab_id: str, on_row: OnRow) -> None:
         """Remove a lab and keep its receipt. Already gone is a success.
 
         Raises TeardownIncompleteError when something is left; the receipt is kept all the same.
         """
         if self.get_lab(lab_id).state is LabState.GONE:
             return
-        lab, store = self.get_living_lab(lab_id), self.house.store
+        lab = self.get_living_lab(lab_id)
         self.get_site_of(lab)
-        with self._only_one_works_on(lab_id):
-            audit = self._audit("teardown", lab_id)
-            store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
-            store.set_state(lab_id, lab.generation, LabState.TEARING_DOWN, self.house.clock.now())
-            self._run("teardown", lab, on_row)
+        follow(self.house, self._ask(lab, "teardown", state=LabState.TEARING_DOWN), on_row)
 
     def find_receipt(self, lab_id: str) -> Receipt | None:
         """Return the receipt of a lab's newest generation; an older one's says nothing about it."""
@@ -278,19 +305,12 @@ class Labs:
     def forget(self, lab_id: str, reason: str) -> Lab:
         """Close a lab of a vCenter that no longer exists. It proves nothing."""
         lab = self.get_living_lab(lab_id)
-        store = self.house.store
-        with self._only_one_works_on(lab_id):
-            store.set_desired(
-                lab_id, lab.generation, Desired.ABSENT, self._audit("forget", lab_id, reason)
-            )
-            store.set_state(
-                lab_id,
-                lab.generation,
-                LabState.FORGOTTEN,
-                self.house.clock.now(),
-                note=f"forgotten without proof: {reason}",
-            )
-            self.house.credentials.destroy_lab_keys(lab_id)
+        store, now = self.house.store, self.house.clock.now()
+        audit = self._audit("forget", lab_id, reason)
+        store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
+        note = f"forgotten without proof: {reason}"
+        store.set_state(lab_id, lab.generation, LabState.FORGOTTEN, now, note=note)
+        self.house.credentials.destroy_lab_keys(lab_id)
         return self.get_lab(lab_id)
 
     def verify(
@@ -303,6 +323,8 @@ class Labs:
     ) -> tuple[CheckResult, ...]:
         """Run the checks (and trials) of every guest of a lab, or only those of some names."""
         lab = self.get_living_lab(lab_id)
+        if trials:  # they would meet those of the work on the guest
+            check_free("verify", lab_id, self._list_work(lab_id))
         tools = self.house.get_tools(self.get_site_of(lab), lab.blueprint)
         kinds = (CheckKind.CHECK, CheckKind.TRIAL) if trials else (CheckKind.CHECK,)
         known = {check.name for check in tools.checks}
@@ -327,37 +349,18 @@ class Labs:
 
     # -- how ----------------------------------------------------------------------------------
 
-    def _run(self, workflow: str, lab: Lab, on_row: Callable[[Progress], None]) -> None:
-        """Submit a workflow and follow its log to its end. Raises the error it ended with."""
-        house, at = self.house, (workflow, lab.lab_id, lab.generation)
-        seen = max((row.serial for row in house.store.list_progress(lab.lab_id)), default=0)
+    def _list_work(self, lab_id: str) -> tuple[WorkItem, ...]:
+        return tuple(one for one in self.house.store.list_open_work() if one.lab_id == lab_id)
 
-        def flush() -> None:
-            nonlocal seen
-            for row in house.store.list_progress(lab.lab_id, after=seen):
-                seen = row.serial
-                on_row(row)
-
-        house.engine.submit(*at)
-        try:
-            while not house.engine.wait(*at, timeout_s=FOLLOW_S):
-                flush()
-        finally:
-            flush()
-
-    @contextmanager
-    def _only_one_works_on(self, lab_id: str) -> Iterator[None]:
-        folder = self.house.state / "locks"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (folder / f"{lab_id}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise BusyError(
-                    f"another labctl works on lab {lab_id} right now",
-                    hint=f"follow it with: labctl logs {lab_id}",
-                ) from error
-            yield
+    def _ask(self, lab: Lab, workflow: str, state: LabState | None = None) -> WorkItem:
+        return self.house.store.ask_for_work(
+            workflow,
+            lab.lab_id,
+            lab.generation,
+            self._audit(workflow, lab.lab_id),
+            desired=Desired.ABSENT if workflow == "teardown" else Desired.PRESENT,
+            state=state,
+        )
 
     def _audit(self, action: str, lab_id: str, detail: str = "") -> AuditEntry:
         return AuditEntry(

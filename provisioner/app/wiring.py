@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from provisioner.converge import RunnerConfigurator
-from provisioner.credentials import FileCredentials, ensure_installation, get_installation
-from provisioner.engine import InProcessEngine
 from provisioner.files.checks import load_checks
 from provisioner.files.site import load_site, project_dir, read_password, state_dir
 from provisioner.files.stack import load_stack
@@ -20,12 +18,28 @@ from provisioner.model.lab import GuestRecord, Lab
 from provisioner.model.spec import Blueprint, Site
 from provisioner.ports import Flow, Workflow
 from provisioner.rules.ssh import build_known_hosts
-from provisioner.shell import ParamikoShell
 from provisioner.store import SqlStore, open_store
-from provisioner.vsphere import VsphereHypervisor
+from provisioner.workflows.lease import expire, revive
 from provisioner.workflows.provision import converge, provision
 from provisioner.workflows.teardown import teardown
 from provisioner.workflows.work import Toolbox
+
+# Adapters are imported where they are made: a verb that only reads the store needs none of them.
+if TYPE_CHECKING:
+    from provisioner.credentials import FileCredentials
+    from provisioner.ports import Engine
+    from provisioner.vsphere import VsphereHypervisor
+
+HISTORY_FOR = timedelta(days=30)
+"""How long the engine remembers what has ended; the store's log stays."""
+
+WORKFLOWS: dict[str, Callable[[Flow, Toolbox, str, int], None]] = {
+    "provision": provision,
+    "converge": converge,
+    "expire": expire,
+    "revive": revive,
+    "teardown": teardown,
+}
 
 
 class SystemClock:
@@ -55,6 +69,8 @@ class House:
     clock: SystemClock = field(default_factory=SystemClock)
     stopping: threading.Event = field(default_factory=threading.Event)
     _hypervisors: dict[str, VsphereHypervisor] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
+    _passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def labs_dir(self) -> Path:
@@ -79,28 +95,40 @@ class House:
     @cached_property
     def credentials(self) -> FileCredentials:
         """Labctl's own keys."""
+        from provisioner.credentials import FileCredentials
+
         return FileCredentials(self.state)
 
-    @cached_property
-    def engine(self) -> InProcessEngine:
-        """What runs workflows."""
+    def open_engine(self) -> Engine:
+        """Open what runs workflows; only the worker does. Raises BusyError when another one is."""
+        from provisioner.engine import DurableEngine
+
         workflows: dict[str, Workflow] = {
-            "converge": lambda *at: self._run(converge, *at),
-            "provision": lambda *at: self._run(provision, *at),
-            "teardown": lambda *at: self._run(teardown, *at),
+            name: partial(self._run, workflow) for name, workflow in WORKFLOWS.items()
         }
-        return InProcessEngine(workflows)
+        engine = DurableEngine(workflows, self.state / "engine.db")
+        engine.forget_finished(self.clock.now() - HISTORY_FOR)
+        return engine
 
     def get_hypervisor(self, site: Site) -> VsphereHypervisor:
         """Return the one session with a site's vCenter; it logs in when first used."""
-        if site.site not in self._hypervisors:
-            self._hypervisors[site.site] = VsphereHypervisor(
-                site, get_installation(self.state), lambda: self._get_password(site), self.clock
-            )
-        return self._hypervisors[site.site]
+        from provisioner.credentials import get_installation
+        from provisioner.vsphere import VsphereHypervisor
+
+        # By all that the file says: a worker outlives changes of it.
+        wanted = site.model_dump_json()
+        with self._making:
+            if wanted not in self._hypervisors:
+                self._hypervisors[wanted] = VsphereHypervisor(
+                    site, get_installation(self.state), lambda: self.get_password(site), self.clock
+                )
+            return self._hypervisors[wanted]
 
     def get_tools(self, site: Site, blueprint: Blueprint) -> Toolbox:
         """Gather the ports and files that work on a lab of this blueprint needs."""
+        from provisioner.converge import RunnerConfigurator
+        from provisioner.shell import ParamikoShell
+
         roles = tuple(dict.fromkeys(role for guest in blueprint.guests for role in guest.roles))
         return Toolbox(
             hypervisor=self.get_hypervisor(site),
@@ -125,20 +153,25 @@ class House:
         return str(path)
 
     def close(self) -> None:
-        """Leave nothing open: running work ends first, then sessions, then the store."""
-        made = vars(self)  # a cached property is in there once it was used
-        if "engine" in made:
-            self.engine.close()
+        """Leave nothing open: sessions, then the store."""
         for hypervisor in self._hypervisors.values():
             hypervisor.close()
-        if "store" in made:
+        if "store" in vars(self):  # a cached property is in there once it was used
             self.store.close()
 
-    def _get_password(self, site: Site) -> str:
+    def get_password(self, site: Site) -> str:
+        """Return the password of a site's account; a person is asked at most once for it."""
         password = read_password(site)
         if password is None:
-            return self.ask_password(f"{site.vcenter.username} at {site.vcenter.host}")
+            who = f"{site.vcenter.username} at {site.vcenter.host}"
+            if who not in self._passwords:
+                self._passwords[who] = self.ask_password(who)
+            return self._passwords[who]
         return password
+
+    def list_typed_passwords(self) -> dict[str, str]:
+        """Return what was asked so far, for the worker that this process starts."""
+        return dict(self._passwords)
 
     def _run(
         self,
@@ -154,4 +187,6 @@ class House:
 
 def make_installation(house: House) -> str:
     """Make the installation's identity when there is none yet, and return its id."""
+    from provisioner.credentials import ensure_installation
+
     return ensure_installation(house.state).installation_id

@@ -13,6 +13,7 @@ from provisioner.errors import LabctlError
 VERBS = {
     "plan": "say what provision would do, without a write",
     "provision": "bring a hire's lab to ready, or continue where it stopped",
+    "retry": "ask again for the work that failed last on a lab",
     "list": "list labs",
     "status": "show a lab and its guests, as recorded and as vCenter shows them",
     "logs": "show what was done on a lab, step by step",
@@ -20,9 +21,11 @@ VERBS = {
     "converge": "bring a ready lab back to its blueprint, and prove it",
     "handover": "write what the hire receives",
     "inventory": "print a lab's Ansible inventory",
+    "extend": "extend a lab's lease, and bring an expired lab back",
     "teardown": "remove a lab and print the receipt",
     "forget": "close a lab of a vCenter that no longer exists",
     "init": "make this installation's identity, once",
+    "worker": "do the work that the other verbs ask for, until stopped",
     "sim": "start and stop a simulated vCenter with real Linux guests",
 }
 
@@ -35,7 +38,8 @@ Examples:
 
 \b
 Exit codes: 0 done, 2 wrong input, 3 refused, 4 failed, 5 no answer or stopped (try again),
-6 residue after a teardown. Nothing was changed after 2 and 3.
+6 residue after a teardown, 7 teardown not proved, 130 stopped watching. Nothing was changed
+after 2 and 3.
 """
 
 

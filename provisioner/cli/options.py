@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from provisioner.app.labs import Labs
 from provisioner.app.wiring import House
 from provisioner.cli.output import Output
 from provisioner.errors import NotConfirmedError
+
+STOPPED_FOLLOWING = 130
 
 
 def verb(name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -45,21 +46,17 @@ def open_house() -> Iterator[House]:
 
 
 @contextmanager
-def stopping_in_order(house: House) -> Iterator[None]:
-    """While work runs, the first Ctrl-C or SIGTERM stops it after the step under way."""
-
-    def stop(signum: int, _frame: object) -> None:
-        if house.stopping.is_set():
-            signal.signal(signum, signal.SIG_DFL)
-        house.stopping.set()
-        click.echo("stopping after the step under way; once more leaves at once", err=True)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def following(what: str) -> Iterator[None]:
+    """While work is followed, Ctrl-C ends the following only, and says how to go on."""
     try:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except KeyboardInterrupt:
+        click.echo(
+            f"The {what} goes on without you. The same command follows it again; labctl logs LAB"
+            " shows how far it is, labctl teardown LAB stops and removes it.",
+            err=True,
+        )
+        sys.exit(STOPPED_FOLLOWING)
 
 
 def confirm(question: str, *, yes: bool) -> None:

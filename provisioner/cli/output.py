@@ -123,6 +123,8 @@ class _Board:
             usual = self.usual_s(row.workflow, row.step)
             text = f", usually {describe_s(usual)}" if usual else ""
             self.open[key] = (time.monotonic(), text, Spinner("dots"))
+        elif row.status is StepStatus.WAITING:
+            self.notes[key] = f"waiting: {row.text}"
         elif row.status is StepStatus.NOTE:
             self.notes[row.step, ""] = row.text
             if row.text.startswith(("pass", "FAIL", "recap")):
@@ -139,6 +141,6 @@ class _Board:
         grid = Table.grid(padding=(0, 1))
         for (step, slot), (since_s, usual, spinner) in self.open.items():
             elapsed = describe_s(time.monotonic() - since_s)
-            note = self.notes.get((step, ""), "")
+            note = self.notes.get((step, slot)) or self.notes.get((step, ""), "")
             grid.add_row(spinner, step, slot, f"{elapsed}{usual}", escape(note))
         return grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from provisioner.app.labs import Labs
-from provisioner.cli.options import stopping_in_order, verb
+from provisioner.cli.options import following, verb
 from provisioner.cli.output import Output
 
 
@@ -17,7 +17,7 @@ def command(labs: Labs, out: Output, lab_id: str) -> None:
     Changes only what differs: run it when a check failed, or after an update of a role.
     """
     out.banner(labs.get_site_of(labs.get_lab(lab_id)))
-    with stopping_in_order(labs.house), out.progress(labs.house.store.usual_s) as on_row:
+    with following(f"converge of lab {lab_id}"), out.progress(labs.house.store.usual_s) as on_row:
         lab = labs.converge(lab_id, on_row)
     out.document(lab)
     out.say(f"Lab {lab_id} is as its blueprint says.")

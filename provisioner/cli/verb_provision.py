@@ -6,7 +6,7 @@ import shlex
 
 from provisioner.app.handover import Handover, write_handover
 from provisioner.app.labs import Labs, Request
-from provisioner.cli.options import stopping_in_order, verb
+from provisioner.cli.options import following, verb
 from provisioner.cli.output import Output
 from provisioner.cli.request import request_options
 from provisioner.model.lab import Lab
@@ -17,12 +17,12 @@ from provisioner.model.lab import Lab
 def command(labs: Labs, out: Output, request: Request) -> None:
     """Bring a hire's lab to ready, prove it by trials, and write the handover.
 
-    A lab that stands already is left as it is. One that failed or was stopped is continued.
-    Ctrl-C stops after the step under way; the same command continues there.
+    A lab that stands already is left as it is. One that failed is continued where it failed.
+    The work is the worker's: Ctrl-C ends only the watching, the same command watches again.
     """
     out.banner(labs.get_site_for(request))
     usual_s = labs.house.store.usual_s
-    with stopping_in_order(labs.house), out.progress(usual_s) as on_row:
+    with following("provision"), out.progress(usual_s) as on_row:
         lab, changed = labs.provision(request, on_row)
     handover = write_handover(labs, lab, None)
     _show(out, lab, handover, changed=changed)

@@ -7,7 +7,7 @@ import json
 import click
 
 from provisioner.app.labs import Labs
-from provisioner.cli.options import confirm, stopping_in_order, verb
+from provisioner.cli.options import confirm, following, verb
 from provisioner.cli.output import Output
 from provisioner.errors import LabctlError
 from provisioner.rules.receipt import render_text, to_json
@@ -29,10 +29,7 @@ def command(labs: Labs, out: Output, lab_id: str, *, yes: bool) -> None:
         names = ", ".join(guest.vm_name for guest in labs.list_guests(lab))
         confirm(f"Destroy lab {lab_id} of {lab.hire.email} ({names}) with all its data?", yes=yes)
     try:
-        with (
-            stopping_in_order(labs.house),
-            out.progress(labs.house.store.usual_s) as on_row,
-        ):
+        with following("teardown"), out.progress(labs.house.store.usual_s) as on_row:
             labs.teardown(lab_id, on_row)
     except LabctlError as error:
         _show_receipt(labs, out, lab_id, error)

@@ -1,25 +1,26 @@
-"""The Engine port inside one process: threads, and the same rules as a durable engine.
+"""The Engine port inside one process: threads, and the same rules as the durable engine.
 
-What a durable engine would demand is demanded here too, so that workflows need no change for
-one: each step has its own key, and its value is what JSON makes of it.
+What the durable engine demands is demanded here too: each step has its own key, and its value is
+what JSON makes of it.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
-from provisioner.errors import StoppedError, UnknownLabError
+from provisioner.engine.flow import STEP_WIDTH, ThreadedFlow
+from provisioner.engine.outcome import Outcome, get_value, to_outcome
+from provisioner.engine.patience import PAUSES_S, act_patiently, build_stopped
+from provisioner.errors import UnknownLabError
 from provisioner.ports import Step, Workflow
 
-# Threads wait for vCenter, SSH and Ansible: they cost memory, not processors.
 WORKFLOW_WIDTH = 64
-STEP_WIDTH = 8
 
-_Key = tuple[str, str, int]
+_Key = tuple[str, str, int, int]
 
 
 class InProcessEngine:
@@ -28,50 +29,63 @@ class InProcessEngine:
     Args:
         workflows: the workflows by name.
         width: how many steps of one workflow run side by side at most.
+        pauses_s: between the tries of a step that has patience; the last one is repeated.
     """
 
-    def __init__(self, workflows: Mapping[str, Workflow], *, width: int = STEP_WIDTH) -> None:
+    def __init__(
+        self,
+        workflows: Mapping[str, Workflow],
+        *,
+        width: int = STEP_WIDTH,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
         self._workflows = dict(workflows)
         self._width = width
+        self._pauses_s = pauses_s
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._runs: dict[_Key, Future[None]] = {}
+        self._runs: dict[_Key, Future[Outcome]] = {}
+        self._values: dict[_Key, dict[str, Any]] = {}  # of the steps that are done
         self._threads = ThreadPoolExecutor(WORKFLOW_WIDTH, thread_name_prefix="workflow")
 
-    def submit(self, workflow: str, lab_id: str, generation: int) -> None:
-        """Start a workflow, or do nothing when that one is already under way.
+    def submit(self, workflow: str, lab_id: str, generation: int, run: int) -> None:
+        """Start a run, or do nothing when that one is under way or ended well.
 
-        Raises KeyError for a workflow that does not exist, StoppedError once closed.
+        One that ended with a step's error continues at that step: what was done before it is not
+        done again. Raises KeyError for a workflow that does not exist, StoppedError once closed.
         """
-        act, key = self._workflows[workflow], (workflow, lab_id, generation)
+        act, key = self._workflows[workflow], (workflow, lab_id, generation, run)
         with self._lock:
             if self._closing.is_set():
-                raise _stopped(workflow)
-            if key in self._runs and not self._runs[key].done():
+                raise build_stopped(workflow)
+            if key in self._runs and not _has_failed(self._runs[key]):
                 return
-            flow = _Flow(workflow, self._width, self._closing)
-            self._runs[key] = self._threads.submit(act, flow, lab_id, generation)
+            values = self._values.setdefault(key, {})
+            flow = ThreadedFlow(workflow, self._width, partial(self._prepare, values))
+            self._runs[key] = self._threads.submit(
+                to_outcome, partial(act, flow, lab_id, generation), workflow
+            )
 
-    def is_running(self, workflow: str, lab_id: str, generation: int) -> bool:
-        """Tell whether that workflow is under way."""
+    def is_running(self, workflow: str, lab_id: str, generation: int, run: int) -> bool:
+        """Tell whether that run is under way."""
         with self._lock:
-            run = self._runs.get((workflow, lab_id, generation))
-        return run is not None and not run.done()
+            future = self._runs.get((workflow, lab_id, generation, run))
+        return future is not None and not future.done()
 
-    def wait(self, workflow: str, lab_id: str, generation: int, timeout_s: float) -> bool:
+    def wait(self, workflow: str, lab_id: str, generation: int, run: int, timeout_s: float) -> bool:
         """Wait for its end; False when `timeout_s` ran out. Raises the error it ended with.
 
         Raises UnknownLabError when it was never submitted.
         """
         with self._lock:
-            run = self._runs.get((workflow, lab_id, generation))
-        if run is None:
+            future = self._runs.get((workflow, lab_id, generation, run))
+        if future is None:
             raise UnknownLabError(
                 f"no {workflow} of lab {lab_id} generation {generation} was started here"
             )
-        if wait([run], timeout_s).not_done:
+        if wait([future], timeout_s).not_done:
             return False
-        run.result()
+        get_value(future.result())
         return True
 
     def close(self) -> None:
@@ -80,49 +94,19 @@ class InProcessEngine:
             self._closing.set()
         self._threads.shutdown(wait=True)
 
+    def _prepare(self, values: dict[str, Any], key: str, step: Step) -> Callable[[], Outcome]:
+        def act() -> Outcome:
+            if key in values:
+                return {"value": values[key]}
+            outcome = to_outcome(
+                partial(act_patiently, step, self._closing, self._pauses_s), f"step {key}"
+            )
+            if "value" in outcome:
+                values[key] = outcome["value"]
+            return outcome
 
-class _Flow:
-    """The Flow port for one run of one workflow."""
-
-    def __init__(self, workflow: str, width: int, closing: threading.Event) -> None:
-        self._workflow = workflow
-        self._width = width
-        self._closing = closing
-        self._keys: set[tuple[str, str]] = set()
-
-    def run(self, *steps: Step) -> tuple[Any, ...]:
-        """Run steps side by side; returns their values in order.
-
-        All are brought to an end before the first error (in the order given) is raised.
-        Raises ValueError when a step's key was used before in this workflow: none has run then.
-        """
-        for step in steps:
-            key = (step.name, step.slot)
-            if key in self._keys:
-                raise ValueError(f"{self._workflow} has two steps {step.name!r} of {step.slot!r}")
-            self._keys.add(key)
-        with ThreadPoolExecutor(self._width, thread_name_prefix="step") as threads:
-            runs = [threads.submit(self._run_one, step) for step in steps]
-        return tuple(run.result() for run in runs)
-
-    def _run_one(self, step: Step) -> Any:
-        if self._closing.is_set():
-            raise _stopped(self._workflow)
-        return _to_recorded(step, step.act())
+        return act
 
 
-def _to_recorded(step: Step, value: Any) -> Any:
-    """Return what a recorded value comes back as. Raises TypeError when it cannot be recorded."""
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"step {step.name} {step.slot} did not return plain data: {error}"
-        ) from error
-
-
-def _stopped(workflow: str) -> StoppedError:
-    return StoppedError(
-        f"{workflow} was stopped before it was done",
-        hint="run the same command again to continue where it stopped",
-    )
+def _has_failed(run: Future[Outcome]) -> bool:
+    return run.done() and "value" not in run.result()

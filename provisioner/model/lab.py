@@ -167,6 +167,7 @@ class StepStatus(StrEnum):
 
     STARTED = "started"
     NOTE = "note"
+    WAITING = "waiting"  # vCenter does not answer: it is tried again
     OK = "ok"
     FAILED = "failed"
 

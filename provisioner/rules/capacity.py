@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from provisioner.errors import CapacityError, InputError
 from provisioner.model.observed import ObservedSite, ObservedTemplate
-from provisioner.model.spec import Blueprint, GuestSpec
+from provisioner.model.spec import GuestSpec
 
 GROWTH_SHARE = 0.25
 GROWTH_MIN_GIB = 4.0
@@ -14,7 +14,7 @@ MIB_PER_GIB = 1024
 
 
 def place_guests(
-    blueprint: Blueprint,
+    guests: Iterable[GuestSpec],
     observed: ObservedSite,
     datastores: Sequence[str],
     reserve_gib: float,
@@ -25,7 +25,7 @@ def place_guests(
     a guest needs.
 
     Args:
-        blueprint: its guests, placed in their order.
+        guests: those that have no VM yet, in the blueprint's order.
         observed: the site as it is now.
         datastores: names of the site file that may be used; the first wins a tie.
         reserve_gib: what must stay free on each datastore.
@@ -41,7 +41,7 @@ def place_guests(
     usable = [seen[name] for name in datastores if name in seen and seen[name].usable]
     room_gib = {datastore.name: datastore.free_gib - reserve_gib for datastore in usable}
     placed: list[tuple[str, str]] = []
-    for guest in blueprint.guests:
+    for guest in guests:
         need_gib = build_need_gib(guest, get_template(observed, guest.vm_template))
         best = max(room_gib, key=lambda name: room_gib[name], default=None)
         if best is None or room_gib[best] < need_gib:

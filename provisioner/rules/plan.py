@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from provisioner.errors import InputError, NameTakenError, RefusedError
@@ -10,9 +10,11 @@ from provisioner.model.lab import Hire, Lab, LabState, Lease
 from provisioner.model.observed import ObservedSite
 from provisioner.model.spec import Blueprint, Site
 from provisioner.rules.capacity import place_guests
+from provisioner.rules.lease import refuse_expired
 from provisioner.rules.naming import build_lab_id, build_vm_name
 from provisioner.rules.states import CLOSED_STATES
 
+STANDS = "stands already"
 LEAVING = (LabState.TEARING_DOWN, LabState.RESIDUE)
 
 # The steps of workflows.provision, in its order.
@@ -73,6 +75,7 @@ def build_plan(
     hire: Hire,
     lease: Lease,
     existing: Lab | None,
+    standing: Container[str] = (),
     usual_s: Callable[[str], float | None],
 ) -> Plan:
     """Decide what `provision` would do.
@@ -86,11 +89,12 @@ def build_plan(
         hire: whom it is for.
         lease: what a new lab would get.
         existing: the newest generation of the lab of that id, closed or not.
+        standing: its guests, by slot, whose VMs stand: they need no room any more.
         usual_s: returns the usual time of a step, in seconds, or None.
 
     Raises:
         RefusedError: the lab of that id is another hire's, another blueprint's, on another site,
-            or is being torn down.
+            has expired, or is being torn down.
         NameTakenError: a VM of the labs' folder has the name of a guest already.
         InputError: vCenter does not confirm the site file, or a VM template is not fit.
         CapacityError: no datastore has the room.
@@ -113,7 +117,7 @@ def build_plan(
         )
     _refuse_unfit(site, observed)
     wanted = living.blueprint if living else blueprint
-    guests = _plan_guests(lab_id, wanted, site, observed)
+    guests = _plan_guests(lab_id, wanted, site, observed, standing if living else ())
     if living is None:
         _refuse_taken(guests, observed)
     return Plan(
@@ -158,6 +162,7 @@ def _refuse_other(
             f"lab {lab_id} is being torn down ({living.state})",
             hint=f"finish it first: labctl teardown {lab_id}",
         )
+    refuse_expired(living)
 
 
 def _describe_standing(living: Lab, blueprint: Blueprint, hire: Hire) -> str:
@@ -182,10 +187,11 @@ def _refuse_unfit(site: Site, observed: ObservedSite) -> None:
 
 
 def _plan_guests(
-    lab_id: str, blueprint: Blueprint, site: Site, observed: ObservedSite
+    lab_id: str, blueprint: Blueprint, site: Site, observed: ObservedSite, standing: Container[str]
 ) -> tuple[PlannedGuest, ...]:
     placement = site.placement
-    placed = dict(place_guests(blueprint, observed, placement.datastores, placement.reserve_gib))
+    coming = [guest for guest in blueprint.guests if guest.slot not in standing]
+    placed = dict(place_guests(coming, observed, placement.datastores, placement.reserve_gib))
     return tuple(
         PlannedGuest(
             slot=guest.slot,
@@ -193,7 +199,7 @@ def _plan_guests(
             cpus=guest.cpus,
             memory_mib=guest.memory_mib,
             vm_template=guest.vm_template,
-            datastore=placed[guest.slot],
+            datastore=placed.get(guest.slot, STANDS),
             networks=guest.networks,
             roles=guest.roles,
         )

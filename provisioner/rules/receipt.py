@@ -93,8 +93,13 @@ def is_complete(receipt: Receipt) -> bool:
     return not list_doubts(receipt)
 
 
+def list_doubts_of_sight(origin: Lab | Receipt, sight: Sight) -> tuple[str, ...]:
+    """List every reason why an empty answer about a lab would mean nothing."""
+    return tuple(_find_doubts_of_sight(origin, sight))
+
+
 def _find_doubts(receipt: Receipt) -> Iterator[str]:
-    yield from _find_doubts_of_sight(receipt)
+    yield from _find_doubts_of_sight(receipt, receipt.sight)
     if not receipt.evidence:
         yield "vCenter was asked about nothing"
     for row in receipt.evidence:
@@ -104,17 +109,16 @@ def _find_doubts(receipt: Receipt) -> Iterator[str]:
         yield f"{residue.name}: {residue.why}"
 
 
-def _find_doubts_of_sight(receipt: Receipt) -> Iterator[str]:
-    sight = receipt.sight
-    if sight.vcenter_uuid != receipt.vcenter_uuid:
+def _find_doubts_of_sight(origin: Lab | Receipt, sight: Sight) -> Iterator[str]:
+    if sight.vcenter_uuid != origin.vcenter_uuid:
         yield (
             f"another vCenter answered: {sight.vcenter_uuid or 'without a UUID'}, but the lab "
-            f"was made on {receipt.vcenter_uuid}"
+            f"was made on {origin.vcenter_uuid}"
         )
-    if sight.event_key < receipt.event_key:
+    if sight.event_key < origin.event_key:
         yield (
             f"vCenter was rolled back: its newest event is {sight.event_key}, "
-            f"but it had {receipt.event_key} when the lab was made"
+            f"but it had {origin.event_key} when the lab was worked on"
         )
     for privilege in sight.missing_privileges:
         yield f"not allowed to see everything: {privilege} is missing"

@@ -80,11 +80,12 @@ def _ensure_schema(connection: Connection, path: Path) -> None:
     if found is None:
         metadata.create_all(connection)
         connection.execute(insert(schema_versions).values(version=SCHEMA_VERSION))
-    elif found > SCHEMA_VERSION:
+    elif found != SCHEMA_VERSION:
+        other = "a newer labctl" if found > SCHEMA_VERSION else "a labctl before its first release"
         raise StoreError(
-            f"{path} was written by a newer labctl (its schema is {found}, this labctl knows "
+            f"{path} was written by {other} (its schema is {found}, this labctl knows "
             f"{SCHEMA_VERSION})",
-            hint="use the newer labctl; this one changed nothing",
+            hint="use the labctl that wrote it; this one changed nothing",
         )
 
 

@@ -10,7 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from provisioner.errors import StoreError
-from provisioner.model.lab import AuditEntry, GuestIdentity, GuestRecord, Hire, Lab, Lease, Progress
+from provisioner.model.lab import (
+    AuditEntry,
+    GuestIdentity,
+    GuestRecord,
+    Hire,
+    Lab,
+    Lease,
+    Progress,
+    TemplatePin,
+    WorkItem,
+)
 from provisioner.model.spec import Blueprint
 
 _SAME_IN_LAB = frozenset(field.name for field in fields(Lab)) - {"blueprint", "hire", "lease"}
@@ -48,15 +58,28 @@ def row_to_lab(row: Mapping[Any, Any]) -> Lab:
 
 def guest_to_row(place: int, guest: GuestRecord) -> dict[str, Any]:
     """Flatten a guest; `place` is its place in the blueprint."""
-    own = {name: value for name, value in vars(guest).items() if name != "identity"}
-    return {"place": place, **vars(guest.identity), **own, "birth_disks": list(guest.birth_disks)}
+    own = {name: hint_to_column(value) for name, value in vars(guest).items() if name != "identity"}
+    return {"place": place, **vars(guest.identity), **own}
+
+
+def hint_to_column(hint: Any) -> Any:
+    """Turn what is known of a guest into what its column keeps."""
+    if isinstance(hint, TemplatePin):
+        return vars(hint)
+    return list(hint) if isinstance(hint, tuple) else hint
 
 
 def row_to_guest(row: Mapping[Any, Any]) -> GuestRecord:
     """Build a guest from its row."""
     own = {name: value for name, value in row.items() if name != "place"}
     identity = GuestIdentity(**{field.name: own.pop(field.name) for field in fields(GuestIdentity)})
-    return GuestRecord(identity, **{**own, "birth_disks": tuple(own["birth_disks"])})
+    pin = TemplatePin(**own["pin"]) if own["pin"] else None
+    return GuestRecord(identity, **{**own, "birth_disks": tuple(own["birth_disks"]), "pin": pin})
+
+
+def row_to_work(row: Mapping[Any, Any]) -> WorkItem:
+    """Build a piece of work from its row."""
+    return WorkItem(**row)
 
 
 def progress_to_row(progress: Progress) -> dict[str, Any]:

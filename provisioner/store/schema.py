@@ -24,9 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from provisioner.model.lab import Desired, LabState, StepStatus
+from provisioner.model.lab import Desired, GuestState, LabState, StepStatus, WorkStatus
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -111,6 +111,8 @@ guests = Table(
     _text("instance_uuid", unique=True),
     _text("vm_name"),
     _text("nonce"),
+    _word("state", GuestState),
+    Column("pin", JSON),
     _text("vim_task"),
     _text("moref"),
     _text("mac"),
@@ -119,6 +121,26 @@ guests = Table(
     Column("birth_disks", JSON, nullable=False),
     _of_lab(),
 )
+
+work = Table(
+    "work",
+    metadata,
+    Column("serial", Integer, primary_key=True, autoincrement=True),
+    _text("workflow"),
+    Column("lab_id", String(80), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    _word("status", WorkStatus),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("error", JSON),
+    _of_lab(),
+    Index("work_of_lab", "lab_id", "generation", "serial"),
+    Index("work_by_status", "status", "serial"),
+    sqlite_autoincrement=True,
+)
+
+notes = Table("notes", metadata, Column("name", String(80), primary_key=True), _text("text"))
 
 progress = Table(
     "progress",

@@ -5,12 +5,21 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    and_,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 
 from provisioner.errors import UnknownLabError
 from provisioner.model.lab import (
@@ -18,28 +27,33 @@ from provisioner.model.lab import (
     Desired,
     GuestIdentity,
     GuestRecord,
+    GuestState,
     Lab,
     LabState,
+    Lease,
     Progress,
     StepStatus,
+    TemplatePin,
+    WorkItem,
+    WorkStatus,
 )
-from provisioner.rules.states import CLOSED_STATES, check_move, check_next_generation
-from provisioner.store import schema
+from provisioner.rules.states import (
+    CLOSED_STATES,
+    check_guest_move,
+)
+from provisioner.store import statements, work
 from provisioner.store.database import open_database, read_only
 from provisioner.store.faults import translated_faults
 from provisioner.store.rows import (
-    audit_to_row,
-    guest_to_row,
-    lab_to_row,
+    hint_to_column,
     progress_to_row,
     row_to_audit,
     row_to_guest,
     row_to_lab,
     row_to_progress,
 )
-from provisioner.store.schema import audit_entries, guests, labs, progress, receipts
+from provisioner.store.schema import audit_entries, guests, labs, notes, progress, receipts
 
-GUEST_HINTS = {field.name for field in fields(GuestRecord)} - {"identity", "vm_name", "nonce"}
 # How many past runs of a step say how long it usually takes.
 USUAL_RUNS = 25
 
@@ -58,19 +72,21 @@ class SqlStore:
 
     # -- labs ---------------------------------------------------------------------------------
 
-    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> WorkItem:
         """Record the intent. Raises BusyError when an earlier generation is not closed."""
         with self._write() as connection:
-            check_next_generation(lab, _find_newest(connection, lab.lab_id))
-            connection.execute(insert(schema.labs).values(lab_to_row(lab)))
-            for place, guest in enumerate(guests):
-                connection.execute(insert(schema.guests).values(guest_to_row(place, guest)))
-            _add_audit(connection, audit)
+            statements.insert_lab(connection, lab, guests, audit)
+            return work.ask(connection, "provision", lab.lab_id, lab.generation, audit.at)
+
+    def adopt_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+        """Record a lab that was found in vCenter. Raises BusyError as `add_lab` does."""
+        with self._write() as connection:
+            statements.insert_lab(connection, lab, guests, audit)
 
     def find_lab(self, lab_id: str) -> Lab | None:
         """Return the newest generation of a lab."""
         with self._read() as connection:
-            return _find_newest(connection, lab_id)
+            return statements.find_newest(connection, lab_id)
 
     def get_lab(self, lab_id: str) -> Lab:
         """Return the newest generation of a lab. Raises UnknownLabError when there is none."""
@@ -97,48 +113,119 @@ class SqlStore:
     ) -> None:
         """Move a lab to `state`. Raises UnknownLabError, or RefusedError for an illegal move."""
         with self._write() as connection:
-            before = _get_state(connection, lab_id, generation)
-            check_move(lab_id, before, state)
-            values: dict[str, Any] = {"state": state, "note": note}
-            if state is not before and state is LabState.READY:
-                values["ready_at"] = at
-            if state is not before and state in CLOSED_STATES:
-                values["closed_at"] = at
-            connection.execute(update(labs).where(_is(labs, lab_id, generation)).values(values))
+            statements.move_lab(connection, lab_id, generation, state, at, note)
 
     def set_desired(
         self, lab_id: str, generation: int, desired: Desired, audit: AuditEntry
     ) -> None:
         """Record what IT wants, with its audit row. Raises UnknownLabError."""
         with self._write() as connection:
-            _get_state(connection, lab_id, generation)
-            here = _is(labs, lab_id, generation)
+            statements.get_state(connection, lab_id, generation)
+            here = statements.is_lab(labs, lab_id, generation)
             connection.execute(update(labs).where(here).values(desired=desired))
-            _add_audit(connection, audit)
+            statements.add_audit(connection, audit)
+
+    def set_lease(self, lab_id: str, generation: int, lease: Lease, audit: AuditEntry) -> None:
+        """Record a lab's new lease, with its audit row. Raises UnknownLabError."""
+        values = {
+            "lease_ends_at": lease.ends_at,
+            "lease_grace_s": lease.grace_for.total_seconds(),
+        }
+        with self._write() as connection:
+            statements.get_state(connection, lab_id, generation)
+            connection.execute(
+                update(labs).where(statements.is_lab(labs, lab_id, generation)).values(values)
+            )
+            statements.add_audit(connection, audit)
+
+    def raise_event_key(self, lab_id: str, generation: int, event_key: int) -> None:
+        """Record the newest event key that vCenter showed; it never goes down."""
+        lower = and_(statements.is_lab(labs, lab_id, generation), labs.c.event_key < event_key)
+        with self._write() as connection:
+            connection.execute(update(labs).where(lower).values(event_key=event_key))
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def ask_for_work(
+        self,
+        workflow: str,
+        lab_id: str,
+        generation: int,
+        audit: AuditEntry,
+        *,
+        desired: Desired,
+        state: LabState | None = None,
+    ) -> WorkItem:
+        """Record what IT wants, the lab's new state and the work, all at once.
+
+        Raises UnknownLabError, BusyError when other work is open, RefusedError for an illegal move.
+        """
+        with self._write() as connection:
+            statements.get_state(connection, lab_id, generation)
+            if state is not None:
+                statements.move_lab(connection, lab_id, generation, state, audit.at, "")
+            here = statements.is_lab(labs, lab_id, generation)
+            connection.execute(update(labs).where(here).values(desired=desired))
+            statements.add_audit(connection, audit)
+            return work.ask(connection, workflow, lab_id, generation, audit.at)
+
+    def list_open_work(self) -> tuple[WorkItem, ...]:
+        """List the work that has not ended, oldest first."""
+        with self._read() as connection:
+            return work.list_open(connection)
+
+    def get_work(self, serial: int) -> WorkItem:
+        """Return a piece of work. Raises StoreError when there is none of that serial."""
+        with self._read() as connection:
+            return work.get(connection, serial)
+
+    def find_last_work(self, lab_id: str) -> WorkItem | None:
+        """Return the newest piece of work on a lab."""
+        with self._read() as connection:
+            return work.find_last(connection, lab_id)
+
+    def set_work(
+        self, serial: int, status: WorkStatus, at: datetime, error: dict[str, str] | None = None
+    ) -> None:
+        """Record how a piece of work stands. Raises StoreError when there is none of it."""
+        with self._write() as connection:
+            work.set_status(connection, serial, status, at, error)
 
     # -- guests -------------------------------------------------------------------------------
 
     def list_guests(self, lab_id: str, generation: int) -> tuple[GuestRecord, ...]:
         """List a lab's guests in the blueprint's order."""
-        query = select(guests).where(_is(guests, lab_id, generation)).order_by(guests.c.place)
+        query = (
+            select(guests)
+            .where(statements.is_lab(guests, lab_id, generation))
+            .order_by(guests.c.place)
+        )
         with self._read() as connection:
             return tuple(row_to_guest(row) for row in connection.execute(query).mappings())
 
     def update_guest(self, identity: GuestIdentity, **hints: str | tuple[str, ...]) -> None:
         """Record hints of a guest. Raises UnknownLabError when no guest has that identity."""
-        if unknown := hints.keys() - GUEST_HINTS:
-            raise TypeError(f"not a hint of a guest: {', '.join(sorted(unknown))}")
-        here = and_(
-            _is(guests, identity.lab_id, identity.generation),
-            guests.c.slot == identity.slot,
-            guests.c.instance_uuid == identity.instance_uuid,
-        )
-        values = {
-            key: list(hint) if isinstance(hint, tuple) else hint for key, hint in hints.items()
-        }
         with self._write() as connection:
-            if not connection.execute(update(guests).where(here).values(values)).rowcount:
-                raise UnknownLabError(f"the store knows no guest {identity}")
+            statements.update_guest(connection, identity, hints, {})
+
+    def move_guest(
+        self,
+        identity: GuestIdentity,
+        state: GuestState,
+        *,
+        pin: TemplatePin | None = None,
+        **hints: str | tuple[str, ...],
+    ) -> None:
+        """Move a guest to `state`. Raises UnknownLabError, or RefusedError for an illegal move."""
+        values: dict[str, Any] = {"state": state}
+        if pin is not None or state is GuestState.PLANNED:
+            values["pin"] = hint_to_column(pin) if pin else null()
+        query = select(guests.c.vm_name, guests.c.state).where(statements.is_guest(identity))
+        with self._write() as connection:
+            found = connection.execute(query).first()
+            if found is not None:
+                check_guest_move(found.vm_name, found.state, state)
+            statements.update_guest(connection, identity, hints, values)
 
     # -- progress -----------------------------------------------------------------------------
 
@@ -181,9 +268,9 @@ class SqlStore:
 
     def save_receipt(self, lab_id: str, generation: int, receipt: str) -> None:
         """Keep a receipt in place of the generation's last one. Raises UnknownLabError."""
-        here = _is(receipts, lab_id, generation)
+        here = statements.is_lab(receipts, lab_id, generation)
         with self._write() as connection:
-            _get_state(connection, lab_id, generation)
+            statements.get_state(connection, lab_id, generation)
             if not connection.execute(
                 update(receipts).where(here).values(receipt=receipt)
             ).rowcount:
@@ -199,7 +286,7 @@ class SqlStore:
     def record(self, entry: AuditEntry) -> None:
         """Append an entry."""
         with self._write() as connection:
-            _add_audit(connection, entry)
+            statements.add_audit(connection, entry)
 
     def list_entries(self, lab_id: str = "") -> tuple[AuditEntry, ...]:
         """List entries, oldest first."""
@@ -208,6 +295,24 @@ class SqlStore:
             query = query.where(audit_entries.c.lab_id == lab_id)
         with self._read() as connection:
             return tuple(row_to_audit(row) for row in connection.execute(query).mappings())
+
+    def find_note(self, name: str) -> str | None:
+        """Return what was noted under a name for the whole installation."""
+        with self._read() as connection:
+            return connection.scalar(select(notes.c.text).where(notes.c.name == name))
+
+    def set_note(self, name: str, text: str) -> None:
+        """Note something under a name; an empty text removes it."""
+        with self._write() as connection:
+            connection.execute(delete(notes).where(notes.c.name == name))
+            if text:
+                connection.execute(insert(notes).values(name=name, text=text))
+
+    def copy_to(self, path: Path) -> None:
+        """Write a whole, consistent copy of the database to a file that is not there yet."""
+        with translated_faults(), self._writing.connect() as connection:
+            raw = connection.connection.dbapi_connection
+            raw.execute("VACUUM INTO ?", (str(path),))  # type: ignore[union-attr]
 
     def close(self) -> None:
         """Release the database."""
@@ -222,26 +327,3 @@ class SqlStore:
     def _write(self) -> Iterator[Connection]:
         with translated_faults(), self._writing.begin() as connection:
             yield connection
-
-
-def _is(table: Table, lab_id: str, generation: int) -> ColumnElement[bool]:
-    return and_(table.c.lab_id == lab_id, table.c.generation == generation)
-
-
-def _find_newest(connection: Connection, lab_id: str) -> Lab | None:
-    query = select(labs).where(labs.c.lab_id == lab_id).order_by(labs.c.generation.desc()).limit(1)
-    row = connection.execute(query).mappings().first()
-    return None if row is None else row_to_lab(row)
-
-
-def _get_state(connection: Connection, lab_id: str, generation: int) -> LabState:
-    state: LabState | None = connection.scalar(
-        select(labs.c.state).where(_is(labs, lab_id, generation))
-    )
-    if state is None:
-        raise UnknownLabError(f"there is no lab {lab_id[:80]!r} of generation {generation}")
-    return state
-
-
-def _add_audit(connection: Connection, entry: AuditEntry) -> None:
-    connection.execute(insert(audit_entries).values(audit_to_row(entry)))

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
-from provisioner.errors import CheckFailedError, GuestUnreachableError, LabctlError, NotFoundError
-from provisioner.model.lab import GuestRecord, LabState
+from provisioner.errors import (
+    CheckFailedError,
+    GuestUnreachableError,
+    LabctlError,
+    NotFoundError,
+    TemplateChangedError,
+    VmGoneError,
+)
+from provisioner.model.lab import Desired, GuestRecord, GuestState, LabState, TemplatePin
 from provisioner.model.observed import CheckResult, PlayProgress
 from provisioner.model.spec import CheckKind, GuestSpec
 from provisioner.ports import CloneOrder, Flow, PlayOrder
 from provisioner.rules.ansible_inventory import build_inventory
 from provisioner.rules.capacity import place_guests
+from provisioner.rules.dossier import build_dossier
 from provisioner.rules.ssh import ADMIN_USER
 from provisioner.rules.userdata import HOST_KEY_INFO, build_guestinfo, parse_published_host_key
 from provisioner.workflows.checks import run_checks
@@ -35,10 +44,10 @@ def provision(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
         (placement,) = flow.run(work.step("preflight", partial(_preflight, work)))
         for name, act in (
             ("clone", partial(_clone, work, specs, placement)),
-            ("power-on", partial(_power_on, work)),
+            ("power-on", partial(power_on, work)),
             ("host-key", partial(_host_key, work)),
-            ("address", partial(_address, work)),
-            ("login", partial(_login, work)),
+            ("address", partial(read_address, work)),
+            ("login", partial(log_in, work)),
         ):
             flow.run(*(work.step(name, partial(act, slot), slot) for slot in specs))
         flow.run(work.step("converge", partial(_converge, work)))
@@ -53,7 +62,7 @@ def converge(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
     work = Work(tools, "converge", lab_id, generation)
     slots = [guest.slot for guest in work.get_lab().blueprint.guests]
     with _ending_ready_or_failed(work):
-        flow.run(*(work.step("login", partial(_login, work, slot), slot) for slot in slots))
+        flow.run(*(work.step("login", partial(log_in, work, slot), slot) for slot in slots))
         flow.run(work.step("converge", partial(_converge, work)))
         flow.run(*(work.step("trials", partial(_trials, work, slot), slot) for slot in slots))
 
@@ -64,50 +73,104 @@ def _ending_ready_or_failed(work: Work) -> Iterator[None]:
     try:
         yield
     except LabctlError as error:
-        set_state(LabState.FAILED, work.tools.clock.now(), note=error.what)
+        if work.get_lab().desired is Desired.PRESENT:  # else a teardown has taken over
+            set_state(LabState.FAILED, work.tools.clock.now(), note=error.what)
         raise
     set_state(LabState.READY, work.tools.clock.now())
 
 
 def _preflight(work: Work) -> dict[str, str]:
-    """Check that the site still is what the plan saw, and choose each guest's datastore."""
-    placement = work.tools.site.placement
-    observed = work.tools.hypervisor.observe_site()
+    """Check that the site still is what the plan saw; choose datastores and pin the templates."""
+    tools, lab = work.tools, work.get_lab()
+    work.check_event_key(tools.hypervisor.check_sight().event_key)
+    observed = tools.hypervisor.observe_site()
     if observed.problems:
         raise NotFoundError(
-            "; ".join(observed.problems), hint=f"mend the site file of {work.tools.site.site}"
+            "; ".join(observed.problems), hint=f"mend the site file of {tools.site.site}"
         )
-    blueprint = work.get_lab().blueprint
-    return dict(place_guests(blueprint, observed, placement.datastores, placement.reserve_gib))
+    coming = {
+        guest.identity.slot: guest
+        for guest in work.list_guests()
+        if guest.state is not GuestState.STANDING
+    }
+    specs = tuple(spec for spec in lab.blueprint.guests if spec.slot in coming)
+    for spec in specs:
+        guest = coming[spec.slot]
+        if guest.state is GuestState.PLANNED:
+            pin = tools.hypervisor.pin_template(spec.vm_template)
+            tools.store.move_guest(guest.identity, GuestState.PLANNED, pin=pin)
+    placement = tools.site.placement
+    return dict(place_guests(specs, observed, placement.datastores, placement.reserve_gib))
 
 
 def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], slot: str) -> str:
-    tools, guest, spec = work.tools, work.get_guest(slot), specs[slot]
-    key = tools.credentials.ensure_lab_key(work.lab_id, work.generation)
-    order = CloneOrder(
+    """Bring the VM of a guest about: the journal is ahead of every call, and follows every answer.
+
+    Raises VmGoneError when a VM that stood already is not there: it is never made a second time.
+    """
+    tools, guest = work.tools, work.get_guest(slot)
+    if guest.state is GuestState.STANDING:
+        return _find_standing(work, guest)
+    if guest.state is not GuestState.PLANNED:  # an earlier try got further than its record
+        work.check_event_key(tools.hypervisor.check_sight().event_key)
+    pin = guest.pin or tools.hypervisor.pin_template(specs[slot].vm_template)
+    if guest.state is GuestState.PLANNED:
+        tools.store.move_guest(guest.identity, GuestState.INTENDED, pin=pin)
+    order = _build_order(work, specs[slot], guest, pin, placement[slot])
+    try:
+        vm = tools.hypervisor.ensure_clone(
+            order,
+            lambda task: tools.store.move_guest(guest.identity, GuestState.CLONING, vim_task=task),
+        )
+    except TemplateChangedError:
+        tools.store.move_guest(guest.identity, GuestState.PLANNED, vim_task="")
+        raise
+    tools.store.move_guest(
+        guest.identity,
+        GuestState.STANDING,
+        moref=vm.moref,
+        mac=vm.nics[0].mac,
+        birth_disks=tuple(disk.path for disk in vm.disks),
+    )
+    return f"{vm.name} is {vm.moref} on {placement[slot]}"
+
+
+def _find_standing(work: Work, guest: GuestRecord) -> str:
+    vm = work.tools.hypervisor.find_vm(guest.identity)
+    if vm is None:
+        raise VmGoneError(
+            f"{guest.vm_name} stood, and vCenter does not show it any more",
+            hint=f"labctl teardown {work.lab_id}, then provision it again",
+        )
+    return f"{vm.name} is {vm.moref}, as recorded"
+
+
+def _build_order(
+    work: Work, spec: GuestSpec, guest: GuestRecord, pin: TemplatePin, datastore: str
+) -> CloneOrder:
+    key = work.tools.credentials.ensure_lab_key(work.lab_id, work.generation)
+    return CloneOrder(
         identity=guest.identity,
         vm_name=guest.vm_name,
         vm_template=spec.vm_template,
         cpus=spec.cpus,
         memory_mib=spec.memory_mib,
         networks=spec.networks,
-        datastore=placement[slot],
+        datastore=datastore,
         guestinfo=build_guestinfo(
             guest.identity,
             guest.vm_name,
             admin_public_key=key.public_key,
             nonce=guest.nonce,
         ),
+        pin=pin,
+        dossier=build_dossier(work.get_lab(), replace(guest, pin=pin)),
+        vim_task=guest.vim_task,
     )
-    vm = tools.hypervisor.ensure_clone(
-        order, lambda task: tools.store.update_guest(guest.identity, vim_task=task)
-    )
-    birth = guest.birth_disks or tuple(disk.path for disk in vm.disks)
-    tools.store.update_guest(guest.identity, moref=vm.moref, mac=vm.nics[0].mac, birth_disks=birth)
-    return f"{vm.name} is {vm.moref} on {placement[slot]}"
 
 
-def _power_on(work: Work, slot: str) -> str:
+def power_on(work: Work, slot: str) -> str:
+    """Bring a guest to powered on."""
     work.tools.hypervisor.ensure_powered_on(work.get_guest(slot).identity)
     return "powered on"
 
@@ -123,14 +186,21 @@ def _host_key(work: Work, slot: str) -> str:
     return "learned through vCenter and pinned"
 
 
-def _address(work: Work, slot: str) -> str:
+def read_address(work: Work, slot: str) -> str:
+    """Read the guest's address, on, whatever was recorded: it may have another one by now."""
     guest = work.get_guest(slot)
+    work.tools.hypervisor.ensure_powered_on(guest.identity)
     address = work.tools.hypervisor.wait_for_address(guest.identity, guest.mac, ADDRESS_S)
-    work.tools.store.update_guest(guest.identity, address=address)
+    if address != guest.address:
+        work.tools.store.update_guest(guest.identity, address=address)
     return address
 
 
-def _login(work: Work, slot: str) -> str:
+def log_in(work: Work, slot: str) -> str:
+    """Wait until a guest lets labctl in and its first boot is over.
+
+    Raises GuestUnreachableError, HostKeyError.
+    """
     tools, guest = work.tools, work.get_guest(slot)
     key = tools.credentials.get_lab_key(work.lab_id, work.generation)
     target = build_target(tools.site, guest, key.private_file)
@@ -147,6 +217,8 @@ def _login(work: Work, slot: str) -> str:
 
 def _converge(work: Work) -> dict[str, dict[str, int]]:
     """Run Ansible; its recap is recorded as one line for each guest."""
+    for guest in work.list_guests():
+        read_address(work, guest.identity.slot)
     order = build_play_order(work)
 
     def on_event(event: PlayProgress) -> None:
@@ -180,6 +252,7 @@ def build_play_order(work: Work) -> PlayOrder:
 
 def _trials(work: Work, slot: str) -> str:
     """Prove the hire's own path on one guest. Raises CheckFailedError with what was seen."""
+    read_address(work, slot)
     guest: GuestRecord = work.get_guest(slot)
     results = run_checks(
         work.tools,

@@ -6,11 +6,22 @@ import shlex
 from functools import partial
 from typing import Any
 
-from provisioner.errors import LabctlError, StoppedError, TeardownIncompleteError
-from provisioner.model.lab import LabState
+from provisioner.errors import (
+    LabctlError,
+    NotProvedError,
+    StoppedError,
+    TeardownIncompleteError,
+)
+from provisioner.model.lab import GuestState, LabState
 from provisioner.model.observed import DestroyResult
 from provisioner.ports import Flow
-from provisioner.rules.receipt import Residue, build_receipt, is_complete, to_json
+from provisioner.rules.receipt import (
+    Residue,
+    build_receipt,
+    is_complete,
+    list_doubts_of_sight,
+    to_json,
+)
 from provisioner.workflows.work import Toolbox, Work, build_target
 
 REVOKE_S = 30.0
@@ -19,12 +30,14 @@ REVOKE_S = 30.0
 def teardown(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
     """Remove a lab and keep a receipt of what vCenter answered afterwards.
 
-    Raises TeardownIncompleteError when something is left or could not be seen: the lab is
-    `residue` then, and another run tries again.
+    Raises TeardownIncompleteError when something is left, NotProvedError when too little could be
+    seen: nothing is touched then, and there is no receipt. The lab is `residue`, and another run
+    tries again.
     """
     work = Work(tools, "teardown", lab_id, generation)
     slots = [guest.identity.slot for guest in work.list_guests()]
     try:
+        flow.run(work.step("sight", partial(_sight, work)))
         flow.run(*(work.step("revoke", partial(_revoke, work, slot), slot) for slot in slots))
         outcomes = [
             flow.run(work.step("destroy", partial(_destroy, work, slot), slot))[0] for slot in slots
@@ -52,6 +65,20 @@ def _set_state(work: Work, state: LabState, note: str) -> None:
     tools.store.set_state(work.lab_id, work.generation, state, tools.clock.now(), note=note)
 
 
+def _sight(work: Work) -> str:
+    """Prove that labctl sees before it says what is gone. Raises NotProvedError with all doubts."""
+    sight = work.tools.hypervisor.check_sight()
+    doubts = list_doubts_of_sight(work.get_lab(), sight)
+    if doubts:
+        raise NotProvedError(
+            f"nothing was touched and nothing is proved: {'; '.join(doubts)}",
+            hint=f"mend it, then run labctl teardown {work.lab_id} again; docs/runbook.md lists the"
+            " vSphere role that labctl needs",
+        )
+    work.check_event_key(sight.event_key)
+    return f"vCenter {sight.vcenter_uuid}, newest event {sight.event_key}"
+
+
 def _revoke(work: Work, slot: str) -> str:
     """End the hire's access on a guest that answers; one that does not is destroyed anyway."""
     tools, guest, login = work.tools, work.get_guest(slot), work.get_lab().hire.login
@@ -76,9 +103,10 @@ def _revoke(work: Work, slot: str) -> str:
 def _destroy(work: Work, slot: str) -> dict[str, Any] | None:
     """Destroy one guest's VM; return what stays as residue, or None."""
     guest = work.get_guest(slot)
-    outcome = work.tools.hypervisor.destroy_vm(guest.identity, guest.birth_disks)
+    outcome = work.tools.hypervisor.destroy_vm(guest)
     work.note("destroy", f"{guest.vm_name}: {outcome.result.value} {outcome.detail}".strip(), slot)
     if outcome.result is not DestroyResult.RESIDUE:
+        work.tools.store.move_guest(guest.identity, GuestState.GONE)
         return None
     return {"name": guest.vm_name, "why": outcome.detail}
 

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.errors import LabctlError, StoppedError, UnknownLabError
+from provisioner.errors import (
+    LabctlError,
+    RolledBackError,
+    StoppedError,
+    UnknownLabError,
+    VsphereUnavailableError,
+)
 from provisioner.model.lab import Desired, GuestRecord, Lab, Progress, StepStatus
 from provisioner.model.spec import Check, Site, Stack
 from provisioner.ports import (
@@ -20,6 +26,9 @@ from provisioner.ports import (
     Step,
 )
 from provisioner.rules.ssh import ADMIN_USER, build_jump
+
+# How long work waits for a vCenter that does not answer: a restart of it takes about ten minutes.
+PATIENCE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,17 @@ class Work:
         """Read one guest anew."""
         return next(guest for guest in self.list_guests() if guest.identity.slot == slot)
 
+    def check_event_key(self, event_key: int) -> None:
+        """Take note of vCenter's newest event key. Raises RolledBackError when it went back."""
+        known = self.get_lab().event_key
+        if event_key < known:
+            raise RolledBackError(
+                f"vCenter was rolled back: its newest event is {event_key}, but it had {known} when"
+                f" lab {self.lab_id} was worked on; VMs that it does not show may still run",
+                hint="compare the ESXi hosts with vCenter, then tear the lab down",
+            )
+        self.tools.store.raise_event_key(self.lab_id, self.generation, event_key)
+
     def note(self, step: str, text: str, slot: str = "") -> None:
         """Leave a line in the log of a step that is under way."""
         self._record(step, slot, StepStatus.NOTE, text)
@@ -87,13 +107,16 @@ class Work:
             try:
                 value = act()
             except LabctlError as error:
-                self._record(name, slot, StepStatus.FAILED, error.what, since_s=started_s)
+                # What is tried again by itself has not failed yet.
+                waits = isinstance(error, VsphereUnavailableError)
+                status = StepStatus.WAITING if waits else StepStatus.FAILED
+                self._record(name, slot, status, error.what, since_s=started_s)
                 raise
             text = value if isinstance(value, str) else ""
             self._record(name, slot, StepStatus.OK, text, since_s=started_s)
             return value
 
-        return Step(name=name, act=recorded, slot=slot)
+        return Step(name=name, act=recorded, slot=slot, patience_s=PATIENCE_S)
 
     def is_unwanted(self) -> bool:
         """Tell whether this work should end: asked to stop, or the lab is wanted otherwise."""

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from provisioner.errors import BusyError, RefusedError, UnknownLabError
-from provisioner.model.lab import Desired, LabState, Progress, StepStatus
-from provisioner.ports import Audit, LabStore
+from provisioner.model.lab import (
+    Desired,
+    LabState,
+    Progress,
+    StepStatus,
+)
 from provisioner.rules.states import CLOSED_STATES, LEGAL_MOVES
-from provisioner.store import open_store
+from tests.contract.stores import Store
 from tests.fakes.samples import NOW, make_audit, make_guests, make_lab
-from tests.fakes.store import MemoryStore
-
-
-class Store(LabStore, Audit, Protocol):
-    """Both ports on one object."""
-
-
-def open_memory(_folder: Path) -> Store:
-    return MemoryStore()
-
-
-def open_sqlite(folder: Path) -> Store:
-    return open_store(folder / "labctl.db")
-
-
-@pytest.fixture(params=[open_memory, open_sqlite])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    make: Callable[[Path], Store] = request.param
-    made = make(tmp_path)
-    yield made
-    made.close()
 
 
 def row(lab_id: str = "ana-mlops", generation: int = 1, **changes: object) -> Progress:
@@ -137,6 +118,7 @@ ROADS = {
     LabState.PROVISIONING: (),
     LabState.READY: (LabState.READY,),
     LabState.FAILED: (LabState.FAILED,),
+    LabState.EXPIRED: (LabState.READY, LabState.EXPIRED),
     LabState.TEARING_DOWN: (LabState.TEARING_DOWN,),
     LabState.RESIDUE: (LabState.TEARING_DOWN, LabState.RESIDUE),
     LabState.GONE: (LabState.TEARING_DOWN, LabState.GONE),
@@ -181,7 +163,9 @@ def test_hints_of_a_guest_are_kept(store: Store) -> None:
     assert store.list_guests("ana-mlops", 1) == (first, expected)
 
 
-@pytest.mark.parametrize("hint", ["nonce", "vm_name", "identity", "instance_uuid", "place"])
+@pytest.mark.parametrize(
+    "hint", ["nonce", "vm_name", "identity", "instance_uuid", "place", "state", "pin"]
+)
 def test_what_a_guest_was_born_with_is_no_hint(store: Store, hint: str) -> None:
     lab = make_lab()
     (guest,) = make_guests(lab)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ import pytest
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
+from provisioner.app.worker_process import find_worker
 from provisioner.credentials import get_installation
 from tests.e2e.canary import ProcessScan
 
@@ -175,6 +179,18 @@ def find_vms(vcenter: Any, name: str) -> list[Any]:
         view.Destroy()
 
 
+def end_worker(lab: Installation) -> None:
+    """End the worker that a verb has started, as its idle time would."""
+    worker = find_worker(lab.state)
+    if worker is None:
+        return
+    os.kill(worker, signal.SIGTERM)
+    deadline_s = time.monotonic() + 120
+    while find_worker(lab.state) == worker:
+        assert time.monotonic() < deadline_s, (lab.state / "worker.log").read_text()[-4000:]
+        threading.Event().wait(0.1)
+
+
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A fresh installation with a running simulator; nothing of it is left afterwards."""
@@ -191,6 +207,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         yield made
     finally:
         made.must("sim", "down", "--yes")
+        end_worker(made)
     assert docker("ps", "-aq", "--filter", ours) == []
     for kind in ("volume", "network", "image"):
         assert docker(kind, "ls", "-q", "--filter", ours) == [], f"a {kind} is left"

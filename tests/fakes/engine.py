@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from provisioner.engine.outcome import Outcome, get_value, to_outcome
+from provisioner.engine.patience import PAUSES_S, act_patiently
 from provisioner.errors import StoppedError, UnknownLabError
 from provisioner.ports import Step, Workflow
+
+Run = tuple[str, str, int, int]
 
 
 class InlineFlow:
     """The Flow port: steps one after another; `values` keeps what each one recorded."""
 
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, str], Any] = {}
+    def __init__(
+        self,
+        values: dict[tuple[str, str], Any] | None = None,
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        self.values = {} if values is None else values
+        self._pauses_s = pauses_s
         self._keys: set[tuple[str, str]] = set()
 
     def run(self, *steps: Step) -> tuple[Any, ...]:
@@ -22,60 +33,54 @@ class InlineFlow:
         if len({*self._keys, *keys}) != len(self._keys) + len(keys):
             raise ValueError(f"two steps {keys}")
         self._keys.update(keys)
-        errors = []
-        for key, step in zip(keys, steps, strict=True):
-            try:
-                self.values[key] = _record(step.act())
-            except Exception as error:  # noqa: BLE001 - the first one is raised below
-                errors.append(error)
-        if errors:
-            raise errors[0]
-        return tuple(self.values[key] for key in keys)
+        outcomes = [self._act(key, step) for key, step in zip(keys, steps, strict=True)]
+        return tuple(get_value(outcome) for outcome in outcomes)
 
-
-def _record(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except ValueError as error:
-        raise TypeError(str(error)) from error
+    def _act(self, key: tuple[str, str], step: Step) -> Outcome:
+        if key in self.values:
+            return {"value": self.values[key]}
+        never = threading.Event()
+        outcome = to_outcome(partial(act_patiently, step, never, self._pauses_s), f"step {key}")
+        if "value" in outcome:
+            self.values[key] = outcome["value"]
+        return outcome
 
 
 class InlineEngine:
     """The Engine port without a thread."""
 
-    def __init__(self, workflows: Mapping[str, Workflow]) -> None:
+    def __init__(
+        self, workflows: Mapping[str, Workflow], *, pauses_s: Sequence[float] = PAUSES_S
+    ) -> None:
         self._workflows = workflows
-        self._ended: dict[tuple[str, str, int], Exception | None] = {}
-        self._running: set[tuple[str, str, int]] = set()
+        self._pauses_s = pauses_s
+        self._outcomes: dict[Run, Outcome] = {}
+        self._values: dict[Run, dict[tuple[str, str], Any]] = {}
+        self._running: set[Run] = set()
         self._closed = False
 
-    def submit(self, workflow: str, lab_id: str, generation: int) -> None:
-        act, key = self._workflows[workflow], (workflow, lab_id, generation)
+    def submit(self, workflow: str, lab_id: str, generation: int, run: int) -> None:
+        act, key = self._workflows[workflow], (workflow, lab_id, generation, run)
         if self._closed:
             raise StoppedError("closed")
-        if key in self._running:
+        if key in self._running or "value" in self._outcomes.get(key, {}):
             return
         self._running.add(key)
-        try:
-            act(InlineFlow(), lab_id, generation)
-            self._ended[key] = None
-        except Exception as error:  # noqa: BLE001 - `wait` raises it, as the port says
-            self._ended[key] = error
-        finally:
-            self._running.discard(key)
+        flow = InlineFlow(self._values.setdefault(key, {}), pauses_s=self._pauses_s)
+        self._outcomes[key] = to_outcome(partial(act, flow, lab_id, generation), workflow)
+        self._running.discard(key)
 
-    def is_running(self, workflow: str, lab_id: str, generation: int) -> bool:
-        return (workflow, lab_id, generation) in self._running
+    def is_running(self, workflow: str, lab_id: str, generation: int, run: int) -> bool:
+        return (workflow, lab_id, generation, run) in self._running
 
-    def wait(self, workflow: str, lab_id: str, generation: int, timeout_s: float) -> bool:
+    def wait(self, workflow: str, lab_id: str, generation: int, run: int, timeout_s: float) -> bool:
         del timeout_s
-        key = (workflow, lab_id, generation)
+        key = (workflow, lab_id, generation, run)
         if key in self._running:
             return False
-        if key not in self._ended:
+        if key not in self._outcomes:
             raise UnknownLabError(f"{workflow} of {lab_id} was never started")
-        if error := self._ended[key]:
-            raise error
+        get_value(self._outcomes[key])
         return True
 
     def close(self) -> None:

@@ -8,18 +8,30 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from provisioner.errors import UnknownLabError
+from provisioner.errors import StoreError, UnknownLabError
 from provisioner.model.lab import (
+    OPEN_WORK,
     AuditEntry,
     Desired,
     GuestIdentity,
     GuestRecord,
+    GuestState,
     Lab,
     LabState,
+    Lease,
     Progress,
     StepStatus,
+    TemplatePin,
+    WorkItem,
+    WorkStatus,
 )
-from provisioner.rules.states import CLOSED_STATES, check_move, check_next_generation
+from provisioner.rules.states import (
+    CLOSED_STATES,
+    check_guest_move,
+    check_move,
+    check_next_generation,
+)
+from provisioner.rules.work import check_free, choose_run, find_same
 
 HINTS = {"vim_task", "moref", "mac", "address", "host_key", "birth_disks"}
 
@@ -34,8 +46,15 @@ class MemoryStore:
         self._progress: list[Progress] = []
         self._receipts: dict[tuple[str, int], str] = {}
         self._audit: list[AuditEntry] = []
+        self._work: list[WorkItem] = []
+        self._notes: dict[str, str] = {}
 
-    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
+    def add_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> WorkItem:
+        with self._lock:
+            self.adopt_lab(lab, guests, audit)
+            return self._ask("provision", lab.lab_id, lab.generation, audit.at)
+
+    def adopt_lab(self, lab: Lab, guests: tuple[GuestRecord, ...], audit: AuditEntry) -> None:
         with self._lock:
             check_next_generation(lab, self.find_lab(lab.lab_id))
             self._labs[lab.lab_id, lab.generation] = lab
@@ -79,6 +98,79 @@ class MemoryStore:
             self._labs[lab_id, generation] = replace(lab, desired=desired)
             self._audit.append(audit)
 
+    def set_lease(self, lab_id: str, generation: int, lease: Lease, audit: AuditEntry) -> None:
+        with self._lock:
+            lab = self._get(lab_id, generation)
+            self._labs[lab_id, generation] = replace(lab, lease=lease)
+            self._audit.append(audit)
+
+    def raise_event_key(self, lab_id: str, generation: int, event_key: int) -> None:
+        with self._lock:
+            lab = self._labs.get((lab_id, generation))
+            if lab is not None and lab.event_key < event_key:
+                self._labs[lab_id, generation] = replace(lab, event_key=event_key)
+
+    def ask_for_work(
+        self,
+        workflow: str,
+        lab_id: str,
+        generation: int,
+        audit: AuditEntry,
+        *,
+        desired: Desired,
+        state: LabState | None = None,
+    ) -> WorkItem:
+        with self._lock:
+            lab = self._get(lab_id, generation)
+            if state is not None:
+                check_move(lab_id, lab.state, state)
+            item = self._ask(workflow, lab_id, generation, audit.at)
+            if state is not None:
+                self.set_state(lab_id, generation, state, audit.at)
+            self.set_desired(lab_id, generation, desired, audit)
+            return item
+
+    def _ask(self, workflow: str, lab_id: str, generation: int, at: datetime) -> WorkItem:
+        mine = [one for one in self._work if (one.lab_id, one.generation) == (lab_id, generation)]
+        check_free(workflow, lab_id, mine)
+        if same := find_same(workflow, mine):
+            return same
+        newest = next((one for one in reversed(mine) if one.workflow == workflow), None)
+        serial, run = len(self._work) + 1, choose_run(workflow, newest)
+        item = WorkItem(serial, workflow, lab_id, generation, run, WorkStatus.WAITING, at)
+        self._work.append(item)
+        return item
+
+    def list_open_work(self) -> tuple[WorkItem, ...]:
+        with self._lock:
+            return tuple(one for one in self._work if one.status in OPEN_WORK)
+
+    def get_work(self, serial: int) -> WorkItem:
+        with self._lock:
+            if not 0 < serial <= len(self._work):
+                raise StoreError(f"no work of number {serial}")
+            return self._work[serial - 1]
+
+    def find_last_work(self, lab_id: str) -> WorkItem | None:
+        with self._lock:
+            return next((one for one in reversed(self._work) if one.lab_id == lab_id), None)
+
+    def set_work(
+        self, serial: int, status: WorkStatus, at: datetime, error: dict[str, str] | None = None
+    ) -> None:
+        with self._lock:
+            item = self.get_work(serial)
+            ended_at = item.ended_at if status in OPEN_WORK else at
+            self._work[serial - 1] = replace(item, status=status, ended_at=ended_at, error=error)
+
+    def find_note(self, name: str) -> str | None:
+        return self._notes.get(name)
+
+    def set_note(self, name: str, text: str) -> None:
+        self._notes[name] = text
+        if not text:
+            del self._notes[name]
+
     def list_guests(self, lab_id: str, generation: int) -> tuple[GuestRecord, ...]:
         with self._lock:
             return tuple(self._guests.get((lab_id, generation), ()))
@@ -86,11 +178,28 @@ class MemoryStore:
     def update_guest(self, identity: GuestIdentity, **hints: str | tuple[str, ...]) -> None:
         if unknown := hints.keys() - HINTS:
             raise TypeError(f"not a hint of a guest: {', '.join(sorted(unknown))}")
+        self._change_guest(identity, dict(hints))
+
+    def move_guest(
+        self,
+        identity: GuestIdentity,
+        state: GuestState,
+        *,
+        pin: TemplatePin | None = None,
+        **hints: str | tuple[str, ...],
+    ) -> None:
+        pinned = {"pin": pin} if pin is not None or state is GuestState.PLANNED else {}
+        with self._lock:
+            for guest in self.list_guests(identity.lab_id, identity.generation):
+                if guest.identity == identity:
+                    check_guest_move(guest.vm_name, guest.state, state)
+            self._change_guest(identity, {**hints, **pinned, "state": state})
+
+    def _change_guest(self, identity: GuestIdentity, changed: dict[str, Any]) -> None:
         with self._lock:
             guests = self._guests.get((identity.lab_id, identity.generation), [])
             for place, guest in enumerate(guests):
                 if guest.identity == identity:
-                    changed: dict[str, Any] = dict(hints)
                     guests[place] = replace(guest, **changed)
                     return
         raise UnknownLabError(f"the store knows no guest {identity}")

@@ -332,3 +332,16 @@ def test_values_of_a_statement_are_never_told(path: Path) -> None:
     store.close()
     assert "nowhere" in told
     assert "canary" not in told
+
+
+def test_a_copy_is_whole_and_of_its_own(path: Path, tmp_path: Path) -> None:
+    store = open_store(path)
+    store.add_lab(make_lab(), make_guests(make_lab()), make_audit())
+    store.copy_to(tmp_path / "copy.db")
+    store.add_lab(make_lab("bo-mlops"), (), make_audit("bo-mlops"))
+    store.close()
+    (tmp_path / "copy.db").chmod(0o600)
+    tmp_path.chmod(0o700)
+    copy = open_store(tmp_path / "copy.db")
+    assert [lab.lab_id for lab in copy.list_labs()] == ["ana-mlops"]
+    copy.close()
