@@ -220,7 +220,10 @@ class InMemory:
         return FakeHypervisor(made_site, installation, RealClock(), self.vcenter)
 
     def connect_within(
-        self, _limits: Limits | None, installation: Installation, **site: object
+        self,
+        limits: Limits | None,  # noqa: ARG002 - memory is quick
+        installation: Installation,
+        **site: object,
     ) -> FakeHypervisor:
         return self.connect(installation, **site)
 
