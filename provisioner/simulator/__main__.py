@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 import logging
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from provisioner.simulator.fault_rules import Faults
 from provisioner.simulator.guests import GuestError, NullGuests
 from provisioner.simulator.seed import seed
 from provisioner.simulator.server import SoapServer
@@ -42,6 +44,16 @@ def _delay(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: use METHOD=SECONDS") from error
 
 
+def _rules(text: str) -> list[Any]:
+    """Read fault rules from a file; they are refused before anything is made."""
+    try:
+        rules: list[Any] = json.loads(Path(text).read_text())
+        Faults().add(*rules)
+    except (OSError, ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    return rules
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m provisioner.simulator", description=__doc__)
     add = parser.add_argument
@@ -54,6 +66,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--method-delay", type=_delay, action="append", default=[], metavar=metavar, help=delay_help
     )
+    add("--faults", type=_rules, default=[], metavar="FILE", help="fault rules, a list as JSON")
     return parser.parse_args(argv)
 
 
@@ -74,6 +87,7 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
         settings.datastore_gib = options.datastore_gib
         settings.method_delays_s = dict(options.method_delay)
         world = World(guests, settings)
+        world.faults.add(*options.faults)
         try:
             seed(world)
             with SoapServer(options.listen, world, state.certificate, state.key) as server:

@@ -74,7 +74,7 @@ def own_files(world: World, disk: Any, owner: str) -> list[str]:
 
 def parents_of_others(world: World, owner: str) -> set[str]:
     """Return the files that other VMs' linked disks stand on: nobody may delete those."""
-    vms = (vm for vm in world.of_type(vim.VirtualMachine) if vm.moid != owner)
+    vms = (vm for vm in world.of_type(vim.VirtualMachine) if vm.vm_id != owner)
     chains = (list(chain(disk.backing)) for vm in vms for disk in of_kind(vm.config, Disk))
     return {one.fileName for backings in chains for one in backings[1:]}
 

@@ -55,7 +55,7 @@ class Snapshot(Record):
 
 
 class Machine(Record):
-    """One VM. ``disk`` is the runtime's disk id; the moId serves as the runtime's vm_id."""
+    """One VM. ``disk`` is the runtime's disk id."""
 
     def __init__(self, moid: str, config: Any, disk: str, host: Any, **props: Any) -> None:
         runtime = vim.vm.RuntimeInfo(
@@ -65,6 +65,8 @@ class Machine(Record):
             faultToleranceState=VM.FaultToleranceState.notConfigured,
         )
         super().__init__(VM(moid), config=config, runtime=runtime, **props)
+        self.vm_id = moid
+        """What the runtime and the datastores know it by: its first moId, for good."""
         self.disk = disk
         self.guest: GuestState | None = None
         self.tools: MachineTools | None = None
@@ -103,7 +105,7 @@ class Machine(Record):
         config, options = self.config, self.config.extraConfig
         nics = [(n.macAddress, n.backing.deviceName, n.connectable) for n in of_kind(config, Nic)]
         return GuestHardware(
-            vm_id=self.moid,
+            vm_id=self.vm_id,
             name=config.name,
             instance_uuid=config.instanceUuid,
             bios_uuid=config.uuid,
@@ -231,7 +233,7 @@ def _files(world: World, vm: Machine) -> list[tuple[str, int]]:
     """Return the VM's own files and the disks attached to it, with their sizes."""
     attached = {disk.backing.fileName for disk in of_kind(vm.config, Disk)}
     files = world.files.items()
-    return [(p, one.size_bytes) for p, one in files if one.owner == vm.moid or p in attached]
+    return [(p, one.size_bytes) for p, one in files if one.owner == vm.vm_id or p in attached]
 
 
 @derives(VM, "summary")

@@ -71,7 +71,7 @@ def check_name(world: World, folder: Any, name: str) -> str:
 
 def _set_uuids(change: Change, spec: Any) -> None:
     """Take the UUIDs asked for; vCenter gives another instance UUID when that one is in use."""
-    others = (vm for vm in change.world.of_type(VM) if vm.moid != change.owner)
+    others = (vm for vm in change.world.of_type(VM) if vm.vm_id != change.owner)
     used = {vm.config.instanceUuid for vm in others}
     for name in ("uuid", "instanceUuid"):
         if wanted := getattr(spec, name):
@@ -128,7 +128,7 @@ def _reconfigure(run: TaskRun) -> None:
             raise vim.fault.ConcurrentAccess(msg="the VM changed since changeVersion")
         config = copy.deepcopy(vm.config)
         is_on = vm.power != Power.poweredOff
-        apply_spec(Change(world, config, vm.moid, folder_of(vm), powered_on=is_on), spec)
+        apply_spec(Change(world, config, vm.vm_id, folder_of(vm), powered_on=is_on), spec)
         if spec.name and spec.name != config.name:
             config.name = check_name(world, vm.props["parent"], spec.name)
         vm.props["config"] = config

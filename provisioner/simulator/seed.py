@@ -15,6 +15,7 @@ from provisioner.simulator.codec import field_of, from_plain
 from provisioner.simulator.datastores import GIB, add_file
 from provisioner.simulator.devices import Disk, Nic, give_mac, of_kind
 from provisioner.simulator.machine import VM, Machine, Snapshot
+from provisioner.simulator.restore import remember
 from provisioner.simulator.snapshots import add_snapshot
 from provisioner.simulator.world import DERIVED, DatastoreFile, Record, World, now
 
@@ -44,6 +45,7 @@ def seed(world: World) -> None:
     world.template_disks.add(base)
     for name, plain in table["vms"].items():
         _add_vm(world, table, name, base, plain)
+    remember(world, "start")
 
 
 def _add_vm(world: World, table: Any, name: str, base: str, plain: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def _login(call: Call) -> Any:
     return info
 
 
-def _end_session(world: World, session: Session) -> None:
+def end_session(world: World, session: Session) -> None:
     """Close a session with everything that is its own."""
     world.sessions.pop(session.info.key, None)
     session.open = False
@@ -72,7 +72,7 @@ def _end_session(world: World, session: Session) -> None:
 @answers(vim.SessionManager, "Logout")
 def _logout(call: Call) -> None:
     if call.session is not None:
-        _end_session(call.world, call.session)
+        end_session(call.world, call.session)
     call.session = None
 
 
@@ -82,7 +82,7 @@ def _terminate(call: Call) -> None:
     for session in [call.world.sessions.get(key) for key in call.args.sessionId]:
         if session is None or session is call.session:
             raise vim.fault.NotFound(msg="no such session, or the caller's own")
-        _end_session(call.world, session)
+        end_session(call.world, session)
 
 
 @answers(vim.SessionManager, "SessionIsActive")

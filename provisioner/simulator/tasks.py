@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
+from provisioner.simulator.fault_rules import build_fault
 from provisioner.simulator.guests import GuestError
 from provisioner.simulator.world import DERIVED, Call, Record, World, answers, now
 
@@ -47,6 +48,7 @@ class TaskRun(Record):
         super().__init__(vim.Task(key), info=info)
         self.info = info
         self.world, self.target, self.args = world, call.record, call.args
+        self.rule = call.rule
         self.delay_s = world.settings.method_delays_s.get(method.wsdlName, 0.0)
         self.cancelled = threading.Event()
 
@@ -62,6 +64,10 @@ class TaskRun(Record):
         if self.cancelled.is_set() or self.world.closing.is_set():
             raise vmodl.fault.RequestCanceled(msg="The task was canceled by a user.")
 
+    def _fail_by_rule(self, when: str) -> None:
+        if self.rule is not None and (self.rule.what, self.rule.when) == ("task-error", when):
+            raise build_fault(self.rule.fault)
+
     def run(self, body: Callable[[TaskRun], Any], *, exclusive: bool) -> None:
         """Do the work and record how it ended."""
         with self.target.busy if exclusive else nullcontext():
@@ -71,7 +77,9 @@ class TaskRun(Record):
                 self.cancelled.wait(self.delay_s)
                 self.check_cancelled()
                 self.world.get(self.target.ref)
+                self._fail_by_rule("before")
                 ending = {"result": body(self), "state": _State.success, "progress": 100}
+                self._fail_by_rule("after")
             except Exception as error:  # noqa: BLE001 - the edge: a thread has nobody to raise to
                 ending = {"error": as_fault(error), "state": _State.error}
             self.update(completeTime=now(), cancelable=False, **ending)
@@ -116,7 +124,9 @@ def _cancel_task(call: Call) -> None:
         raise vim.fault.InvalidState(msg="the task is complete")
     if not run.info.cancelable:
         raise vmodl.fault.NotSupported(msg="the task cannot be canceled")
-    run.cancelled.set()
+    rules = [one.what for one in (run.rule, call.rule) if one is not None]
+    if "cancel-ignored" not in rules:
+        run.cancelled.set()
     run.update(cancelled=True)
 
 
@@ -125,6 +135,7 @@ def _recent(world: World, entity: Any = None) -> list[Any]:
     return [
         run.ref
         for run in world.tasks
+        if run.moid in world.records
         if entity is None or run.info.entity == entity
         if run.info.completeTime is None or run.info.completeTime > oldest
     ]

@@ -20,6 +20,7 @@ from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import F_OPTIONAL
 
 from provisioner.simulator.codec import blank, complete, field_of, moid_of, typed
+from provisioner.simulator.fault_rules import Faults, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,16 +88,27 @@ class Call:
     method: Any
     args: Any
     session: Session | None
+    rule: Rule | None = None
+    """The fault rule that fires at the call."""
 
 
 @dataclass(slots=True)
 class DatastoreFile:
-    """One file on a datastore; ``owner`` is the moId of the VM that made it."""
+    """One file on a datastore; ``owner`` is the ``vm_id`` of the VM that made it."""
 
     size_bytes: int
     capacity_kib: int = 0
     owner: str = ""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass
+class Memory:
+    """The inventory as it was: every object with its reference and properties, and the events."""
+
+    objects: list[tuple[Record, Any, dict[str, Any]]]
+    events: list[Any]
+    next_event_key: int
 
 
 @dataclass
@@ -125,13 +137,15 @@ class World:
         self.events: deque[Any] = deque(maxlen=5000)
         self.tasks: deque[Any] = deque()
         self.requests: Counter[str] = Counter()
+        self.faults = Faults()
+        self.memories: dict[str, Memory] = {}
         self.macs = itertools.count(1)
         self.reserved_names: set[tuple[str, str]] = set()
         """(folder moId, name) of VMs that a running clone is making."""
         self.template_disks: set[str] = set()
         """Base disks of VM templates: they outlive every VM."""
         self._revisions = itertools.count(1)
-        self._event_keys = itertools.count(settings.first_event_key)
+        self.next_event_key = settings.first_event_key
         self._ids: dict[str, itertools.count[int]] = {}
         self._threads: list[threading.Thread] = []
 
@@ -201,11 +215,12 @@ class World:
     def log_event(self, kind: Any, vm: Record | None, message: str, **details: Any) -> None:
         """Append an event; its key is greater than every earlier one."""
         with self.changed:
-            key = next(self._event_keys)
+            key = self.next_event_key
+            self.next_event_key += 1
             event = kind(key=key, chainId=key, createdTime=now(), fullFormattedMessage=message)
             event.userName = self.settings.username
             if vm is not None:
-                event.vm = vim.event.VmEventArgument(name=self.name_of(vm.ref), vm=vm.ref)
+                event.vm = vim.event.VmEventArgument(name=str(self.read(vm, "name")), vm=vm.ref)
             for name, value in details.items():
                 setattr(event, name, value)
             self.events.append(complete(event))

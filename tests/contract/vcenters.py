@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from pyVmomi import vim
 from provisioner.model.observed import PowerState
 from provisioner.model.spec import Site
 from provisioner.ports import Hypervisor
-from provisioner.rules.mark import MARK_KEY, Installation
+from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY, Installation
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
 from tests.fakes.hypervisor import FakeHypervisor
@@ -61,6 +62,9 @@ class Vcenter(Protocol):
     def snapshot(self, moref: str, name: str) -> None: ...
     def remove(self, moref: str) -> None: ...
     def unregister(self, moref: str) -> None: ...
+    def rename(self, moref: str, name: str) -> None: ...
+    def suspend(self, moref: str) -> None: ...
+    def change_template(self) -> None: ...
 
 
 class Simulated:
@@ -168,6 +172,15 @@ class Simulated:
     def unregister(self, moref: str) -> None:
         self.refer(moref).UnregisterVM()
 
+    def rename(self, moref: str, name: str) -> None:
+        self.client.do(self.refer(moref).Rename_Task(name))
+
+    def suspend(self, moref: str) -> None:
+        self.client.do(self.refer(moref).SuspendVM_Task())
+
+    def change_template(self) -> None:
+        self._reconfigure(self.client.template._moId, annotation="patched")
+
 
 class InMemory:
     """The fake, and its memory as the hand."""
@@ -193,7 +206,8 @@ class InMemory:
 
     def get_options(self, moref: str) -> dict[str, str]:
         vm = self.vcenter.vms[moref]
-        return {**vm.guestinfo, **({MARK_KEY: vm.mark} if vm.mark else {})}
+        signed = {MARK_KEY: vm.mark, DOSSIER_KEY: vm.dossier}
+        return {**vm.guestinfo, **{key: value for key, value in signed.items() if value}}
 
     def plant(self, name: str) -> str:
         number = next(self.vcenter.numbers)
@@ -202,12 +216,15 @@ class InMemory:
     def copy(self, moref: str, name: str) -> str:
         copied = self.plant(name)
         self.vcenter.vms[copied].mark = self.vcenter.vms[moref].mark
+        self.vcenter.vms[copied].dossier = self.vcenter.vms[moref].dossier
         return copied
 
     def set_option(self, moref: str, key: str, value: str) -> None:
         vm = self.vcenter.vms[moref]
         if key == MARK_KEY:
             vm.mark = value
+        elif key == DOSSIER_KEY:
+            vm.dossier = value
         else:
             vm.guestinfo[key] = value
         self.vcenter.happen()
@@ -241,6 +258,15 @@ class InMemory:
     def unregister(self, moref: str) -> None:
         del self.vcenter.vms[moref]
         self.vcenter.happen()
+
+    def rename(self, moref: str, name: str) -> None:
+        self.vcenter.vms[moref].name = name
+
+    def suspend(self, moref: str) -> None:
+        self.vcenter.vms[moref].power_state = PowerState.SUSPENDED
+
+    def change_template(self) -> None:
+        self.vcenter.template = replace(self.vcenter.template, change_version="patched")
 
 
 @contextmanager

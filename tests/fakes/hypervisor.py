@@ -228,8 +228,8 @@ class FakeHypervisor:
             chains = [*vm.disks, *vm.held_by_snapshots]
             born = set(guest.birth_disks)
             if not born and guest.pin is not None:
-                roots = {chain[-2] for chain in chains if chain[-1] == TEMPLATE_DISK}
-                born = roots if len(chains) == guest.pin.disk_count else set()
+                own = {chain[-2] if chain[-1] == TEMPLATE_DISK else chain[-1] for chain in chains}
+                born = own if len(own) == guest.pin.disk_count else set()
             foreign = [chain[0] for chain in chains if not set(chain) & born]
             obstacles = {
                 f"it is {vm.connection}": vm.connection is not Connection.CONNECTED,

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from pyVim.connect import SmartConnect
+from pyVmomi import vim
 
 from provisioner.simulator.__main__ import main
 
@@ -134,8 +135,6 @@ def test_a_stop_ends_waits_and_tasks(
     content = client.RetrieveContent()
     find = content.searchIndex.FindByInventoryPath
     template = find("DC0/vm/templates/debian-13")
-    from pyVmomi import vim
-
     location = vim.vm.RelocateSpec(pool=find("DC0/host/cluster-0/Resources"))
     spec = vim.vm.CloneSpec(location=location, powerOn=False, template=False)
     task = template.CloneVM_Task(find("DC0/vm/labs"), "never", spec)
@@ -150,6 +149,8 @@ def test_a_stop_ends_waits_and_tasks(
         (["--listen", "0.0.0.0:0"], "no loopback address"),
         (["--listen", "127.0.0.1"], "use 127.0.0.1:PORT"),
         (["--method-delay", "CloneVM_Task=soon"], "use METHOD=SECONDS"),
+        (["--faults", "no-such-file"], "No such file"),
+        (["--faults", __file__], "Extra data: line 1"),
     ],
 )
 def test_options_that_are_refused(
@@ -169,3 +170,32 @@ def test_a_folder_open_to_others_is_refused(
     (tmp_path / "open").chmod(0o755)
     assert main(["--state", str(tmp_path / "open"), "--guests", "null"]) == 1
     assert "chmod 700" in capsys.readouterr().err
+
+
+def test_fault_rules_come_from_a_file(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    rules = tmp_path / "faults.json"
+    rules.write_text('[{"method": "CurrentTime", "what": "vim.fault.InvalidState"}]')
+    process = run("--faults", str(rules))
+    found = endpoint(process, tmp_path / "state")
+    client = SmartConnect(
+        host=found["host"],
+        port=found["port"],
+        user=found["username"],
+        pwd=(tmp_path / "state" / "password").read_text().strip(),
+        sslContext=ssl.create_default_context(cafile=found["ca_file"]),
+    )
+    with pytest.raises(vim.fault.InvalidState):
+        client.CurrentTime()
+    assert client.CurrentTime()
+    client._stub.DropConnections()
+    assert stop(process) == 0
+
+
+def test_a_bad_rule_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "faults.json"
+    rules.write_text('[{"method": "Login", "what": "loss"}]')
+    with pytest.raises(SystemExit):
+        main(["--state", str(tmp_path / "s"), "--guests", "null", "--faults", str(rules)])
+    assert "rule 0: 'loss' is neither a fault" in capsys.readouterr().err
