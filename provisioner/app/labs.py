@@ -35,7 +35,7 @@ from provisioner.model.lab import (
 )
 from provisioner.model.observed import CheckResult, ObservedVm
 from provisioner.model.spec import Blueprint, CheckKind, Site
-from provisioner.rules.lease import build_lease
+from provisioner.rules.lease import build_lease, refuse_expired
 from provisioner.rules.naming import (
     build_lab_id,
     build_login,
@@ -199,9 +199,11 @@ class Labs:
     def converge(self, lab_id: str, on_row: OnRow) -> Lab:
         """Bring a ready lab's guests back to its blueprint, and prove it.
 
-        Raises RefusedError when the lab was not ready: then `provision` continues it.
+        Raises RefusedError when the lab was not ready: then `provision` continues it. One that has
+        expired is refused as well.
         """
         lab = self.get_living_lab(lab_id)
+        refuse_expired(lab)
         if lab.ready_at is None or lab.desired is not Desired.PRESENT:
             raise RefusedError(
                 f"lab {lab_id} is {lab.state} and was never ready",

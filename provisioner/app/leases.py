@@ -150,8 +150,7 @@ class Leases:
 
     def _list_warnings(self, lab: Lab) -> set[str]:
         entries = self._house.store.list_entries(lab.lab_id)
-        made = (one for one in entries if one.action == WARNED and one.at >= lab.created_at)
-        return {one.detail for one in made}
+        return {entry.detail for entry in entries if entry.action == WARNED}
 
     def _warn(self, lab: Lab, warning: str) -> None:
         store, now = self._house.store, self._house.clock.now()

@@ -21,9 +21,10 @@ from provisioner.simulator.devices import (
     give_mac,
     of_kind,
 )
+from provisioner.simulator.folders import check_name
 from provisioner.simulator.machine import VM, Machine, Power, set_options
 from provisioner.simulator.power import power_on, require_power
-from provisioner.simulator.reconfigure import all_or_nothing, apply_spec, check_name
+from provisioner.simulator.reconfigure import all_or_nothing, apply_spec
 from provisioner.simulator.tasks import TaskRun, task
 from provisioner.simulator.world import Call, DatastoreFile, World, answers, now
 

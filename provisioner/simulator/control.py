@@ -8,6 +8,9 @@ answers are JSON; what makes no sense is refused (400) with a text, and nothing 
 - ``DELETE /labctl/faults``: forget them all.
 - ``POST /labctl/state``: ``{"remember": name}``, ``{"rollback": name}`` or ``{"restart": true}``;
   the state right after the start is remembered as ``start``.
+- ``POST /labctl/vm``: ``{"name": .. or "uuid": the instance UUID, "disabled_methods": [WSDL names],
+  "connection_state": "connected", "disconnected", "inaccessible" or "orphaned"}``: disables methods
+  as a backup does while it runs, or lets vCenter lose the VM; answers with what holds now.
 """
 
 from __future__ import annotations
@@ -20,15 +23,18 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from pyVmomi import vim
+
 from provisioner.simulator.fault_rules import RuleError
+from provisioner.simulator.machine import VM, Machine
 from provisioner.simulator.restore import remember, restart, roll_back
+from provisioner.simulator.world import METHODS, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from provisioner.simulator.world import World
-
 PREFIX = "/labctl/"
+CONNECTION_STATES = ("connected", "disconnected", "inaccessible", "orphaned")
 
 
 class ControlError(ValueError):
@@ -59,19 +65,57 @@ def _clear_faults(world: World, _body: Any) -> Any:
     return []
 
 
-def _change_state(world: World, body: Any) -> Any:
-    acts: dict[str, Callable[[Any], None]] = {
-        "remember": lambda name: remember(world, name),
-        "rollback": lambda name: roll_back(world, name),
-        "restart": lambda _: restart(world),
-    }
-    if not isinstance(body, dict) or len(body) != 1 or not set(body) <= set(acts):
-        raise ControlError(f"give one of {', '.join(acts)}")
+def _check(body: Any, **kinds: Any) -> dict[str, Any]:
+    """Return a body that is an object with some of these keys, each of its type."""
+    if not isinstance(body, dict) or not body or not set(body) <= set(kinds):
+        raise ControlError(f"give an object with some of {', '.join(kinds)}")
     for name, value in body.items():
-        if not isinstance(value, bool if name == "restart" else str) or not value:
+        if not isinstance(value, kinds[name]) or value == "":
             raise ControlError(f"{name} cannot be {value!r}")
-        acts[name](value)
+    return body
+
+
+def _change_state(world: World, body: Any) -> Any:
+    asked = _check(body, remember=str, rollback=str, restart=bool)
+    if "remember" in asked:
+        remember(world, asked["remember"])
+    if "rollback" in asked:
+        roll_back(world, asked["rollback"])
+    if asked.get("restart"):
+        restart(world)
     return sorted(world.memories)
+
+
+def _get_vm(world: World, asked: dict[str, Any]) -> Machine:
+    key = "instanceUuid" if "uuid" in asked else "name"
+    wanted = asked.get("uuid", asked.get("name"))
+    found = [vm for vm in world.of_type(VM) if getattr(vm.config, key) == wanted]
+    if len(found) != 1:
+        raise ControlError(f"{len(found)} VMs have the {key} {wanted!r}")
+    vm: Machine = found[0]
+    return vm
+
+
+def _change_vm(world: World, body: Any) -> Any:
+    asked = _check(body, name=str, uuid=str, disabled_methods=list, connection_state=str)
+    with world.changed:
+        vm = _get_vm(world, asked)
+        methods, runtime = asked.get("disabled_methods", vm.disabled_methods), vm.props["runtime"]
+        for method in methods:
+            if method not in [
+                name for kind, name in METHODS if issubclass(VM, kind) or kind is vim.vm.Snapshot
+            ]:
+                raise ControlError(f"no VM has a method {method!r} here")
+        state = asked.get("connection_state", runtime.connectionState)
+        if state not in CONNECTION_STATES:
+            raise ControlError(f"connection_state is one of {', '.join(CONNECTION_STATES)}")
+        vm.disabled_methods, runtime.connectionState = tuple(methods), state
+        world.touch(vm)
+        return {
+            "uuid": vm.config.instanceUuid,
+            "disabled_methods": methods,
+            "connection_state": state,
+        }
 
 
 ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
@@ -79,6 +123,7 @@ ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
     ("POST", "faults"): _add_faults,
     ("DELETE", "faults"): _clear_faults,
     ("POST", "state"): _change_state,
+    ("POST", "vm"): _change_vm,
 }
 
 

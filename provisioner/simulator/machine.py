@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import project
 from provisioner.simulator.datastores import get_datastore
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 VM = vim.VirtualMachine
 Power = VM.PowerState
 GUESTINFO = "guestinfo."
+DISABLER = "com.example.backup"
+DISABLED_BY_POWER = {
+    Power.poweredOn: ("PowerOnVM_Task", "Destroy_Task", "UnregisterVM", "MarkAsTemplate"),
+    Power.poweredOff: ("PowerOffVM_Task", "SuspendVM_Task", "ResetVM_Task", "ShutdownGuest"),
+    Power.suspended: ("SuspendVM_Task", "ResetVM_Task", "ShutdownGuest", "Destroy_Task"),
+}
+"""vCenter also shows in disabledMethod what the power state does not allow."""
 MAX_VALUE_CHARS, MAX_NAME_CHARS, MAX_NICS, MAX_ADDRESSES = 65536, 255, 64, 64
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -33,6 +40,7 @@ class Snapshot(Record):
     def __init__(self, world: World, vm: Machine, name: str, description: str, disk: str) -> None:
         super().__init__(vim.vm.Snapshot(world.new_id("snapshot")), vm=vm.ref)
         self.vm, self.parent, self.disk = vm, vm.current, disk
+        self.busy, self.works = vm.busy, vm.works  # who works on a snapshot works on its VM
         self.children: list[Snapshot] = []
         self.node = {"name": name, "description": description, "createTime": now()}
 
@@ -73,6 +81,8 @@ class Machine(Record):
         """What the running guest talks to; an older one's words no longer count."""
         self.told: dict[str, str | None] = {}
         """guestinfo keys the guest set, and what they were before: a power off brings that back."""
+        self.disabled_methods: tuple[str, ...] = ()
+        """What somebody else, as a backup that runs, lets nobody do to the VM."""
         self.roots: list[Snapshot] = []
         self.current: Snapshot | None = None
 
@@ -122,6 +132,25 @@ def set_options(config: Any, options: Mapping[str, str | None]) -> None:
     merged = {item.key: item.value for item in config.extraConfig} | dict(options)
     pairs = [(key, value) for key, value in merged.items() if value]
     config.extraConfig = [vim.option.OptionValue(key=key, value=value) for key, value in pairs]
+
+
+def set_changed(config: Any) -> None:
+    """Give a configuration that was changed its next changeVersion."""
+    config.changeVersion, config.modified = now().isoformat(), now()
+
+
+def require_allowed(vm: Machine, method: str) -> None:
+    """Raise what a vCenter answers when it lets nobody do that to a VM now."""
+    if method in vm.disabled_methods:
+        text = f"The method is disabled by '{DISABLER}'"
+        raise vim.fault.MethodDisabled(source=DISABLER, msg=text)
+    state = vm.props["runtime"].connectionState
+    if state == VM.ConnectionState.disconnected:
+        text = "Unable to communicate with the remote host, since it is disconnected."
+        raise vmodl.fault.HostNotConnected(msg=text)
+    if state != VM.ConnectionState.connected and method != "UnregisterVM":
+        text = f"The operation is not allowed in the current state of the VM ({state})."
+        raise vim.fault.InvalidState(msg=text)
 
 
 def set_power(world: World, vm: Machine, state: Any) -> None:
@@ -236,6 +265,13 @@ def _files(world: World, vm: Machine) -> list[tuple[str, int]]:
     return [(p, one.size_bytes) for p, one in files if one.owner == vm.vm_id or p in attached]
 
 
+@derives(VM, "config")
+def _config(_world: World, vm: Machine) -> Any:
+    """Return the configuration, which nobody can read where the VM's files are out of reach."""
+    state = vm.props["runtime"].connectionState
+    return None if state == VM.ConnectionState.inaccessible else vm.config
+
+
 @derives(VM, "summary")
 def _summary(world: World, vm: Machine) -> Any:
     config, kind = vm.config, vim.vm.Summary
@@ -297,6 +333,9 @@ def _snapshot(_world: World, vm: Machine) -> Any:
 DERIVED |= {
     (VM, "name"): lambda _, vm: vm.config.name,
     (VM, "guestHeartbeatStatus"): _heartbeat,
+    (VM, "disabledMethod"): lambda _, vm: list(
+        dict.fromkeys([*DISABLED_BY_POWER[vm.power], *vm.disabled_methods])
+    ),
     (VM, "datastore"): lambda world, vm: [
         one.datastore for one in _storage(world, vm).perDatastoreUsage
     ],

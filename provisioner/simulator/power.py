@@ -11,7 +11,7 @@ from provisioner.simulator.datastores import remove_files
 from provisioner.simulator.devices import Disk, of_kind, own_files, parents_of_others
 from provisioner.simulator.guests import GuestError
 from provisioner.simulator.machine import VM, Machine, MachineTools, Power, set_power
-from provisioner.simulator.tasks import TaskRun, task
+from provisioner.simulator.tasks import TaskRun, require_idle, task
 from provisioner.simulator.world import Call, World, answers
 
 if TYPE_CHECKING:
@@ -147,5 +147,7 @@ def _destroy(run: TaskRun) -> None:
 @answers(VM, "UnregisterVM")
 def _unregister(call: Call) -> None:
     """Take a VM out of the inventory; its files stay."""
-    require_power(call.record, Power.poweredOff)
+    if call.record.props["runtime"].connectionState == VM.ConnectionState.connected:
+        require_power(call.record, Power.poweredOff)
+    require_idle(call.record, exclusive=True)
     _forget(call.world, call.record)

@@ -17,9 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator import clone, codec, collector, datastores, power, service, snapshots
+from provisioner.simulator import (
+    clone,
+    codec,
+    collector,
+    datastores,
+    folders,
+    power,
+    service,
+    snapshots,
+)
 from provisioner.simulator.control import PREFIX, control, is_allowed
 from provisioner.simulator.faults import LostError, strike
+from provisioner.simulator.machine import Machine, Snapshot, require_allowed
 from provisioner.simulator.tasks import as_fault
 from provisioner.simulator.world import METHODS, SESSION, Call, Session, World
 
@@ -31,7 +41,7 @@ COOKIE = "vmware_soap_session"
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_LINE_BYTES = 4096
 IDLE_S = 900
-ANSWERING = (clone, collector, datastores, power, service, snapshots)
+ANSWERING = (clone, collector, datastores, folders, power, service, snapshots)
 """Modules that answer methods: importing them fills the table."""
 OPEN_METHODS = frozenset(
     {"RetrieveServiceContent", "CurrentTime", "Login", "RetrieveProperties", "RetrievePropertiesEx"}
@@ -78,6 +88,9 @@ def answer(call: Call, version: str) -> bytes:
     if (handler := next(filter(None, found), None)) is None:
         text = f"{name} is not simulated here"
         raise vmodl.fault.MethodNotFound(receiver=call.record.ref, method=name, msg=text)
+    vm = call.record.vm if isinstance(call.record, Snapshot) else call.record
+    if isinstance(vm, Machine):
+        require_allowed(vm, name)
     return codec.encode_result(name, handler(call), call.method.result, version)
 
 

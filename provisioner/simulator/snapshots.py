@@ -115,8 +115,7 @@ def _consolidate(world: World, vm: Machine) -> None:
 
 @task(vim.vm.Snapshot, "RevertToSnapshot_Task")
 def _revert_to(run: TaskRun) -> None:
-    with run.target.vm.busy:
-        _revert(run.world, run.target.vm, run.target)
+    _revert(run.world, run.target.vm, run.target)
 
 
 @task(VM, "RevertToCurrentSnapshot_Task")
@@ -129,9 +128,8 @@ def _revert_to_current(run: TaskRun) -> None:
 @task(vim.vm.Snapshot, "RemoveSnapshot_Task")
 def _remove_one(run: TaskRun) -> None:
     snapshot: Snapshot = run.target
-    with snapshot.vm.busy:
-        doomed = list(snapshot.family()) if run.args.removeChildren else [snapshot]
-        _remove(run.world, snapshot.vm, reversed(doomed))
+    doomed = list(snapshot.family()) if run.args.removeChildren else [snapshot]
+    _remove(run.world, snapshot.vm, reversed(doomed))
 
 
 @task(VM, "RemoveAllSnapshots_Task")

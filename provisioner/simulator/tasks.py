@@ -1,6 +1,7 @@
 """vSphere tasks: work in a thread of its own, followed through the Task object.
 
-A task is queued until the object it works on is free, because two works on one VM would spoil it.
+Two tasks on one object do not go together, unless both only read it as clones do their source: the
+later one ends in TaskInProgress.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _State = vim.TaskInfo.State
 class TaskRun(Record):
     """One task: its Task object, and what its body may ask while it works."""
 
-    def __init__(self, call: Call, *, cancelable: bool) -> None:
+    def __init__(self, call: Call, *, cancelable: bool, exclusive: bool) -> None:
         world, method, ref = call.world, call.method, call.record.ref
         entity = ref if isinstance(ref, vim.ManagedEntity) else None
         key = world.new_id("task")
@@ -48,7 +49,7 @@ class TaskRun(Record):
         super().__init__(vim.Task(key), info=info)
         self.info = info
         self.world, self.target, self.args = world, call.record, call.args
-        self.rule = call.rule
+        self.rule, self.exclusive = call.rule, exclusive
         self.delay_s = world.settings.method_delays_s.get(method.wsdlName, 0.0)
         self.cancelled = threading.Event()
 
@@ -68,21 +69,41 @@ class TaskRun(Record):
         if self.rule is not None and (self.rule.what, self.rule.when) == ("task-error", when):
             raise build_fault(self.rule.fault)
 
-    def run(self, body: Callable[[TaskRun], Any], *, exclusive: bool) -> None:
+    def run(self, body: Callable[[TaskRun], Any]) -> None:
         """Do the work and record how it ended."""
-        with self.target.busy if exclusive else nullcontext():
-            try:
-                self.check_cancelled()
-                self.update(state=_State.running, startTime=now(), progress=0)
-                self.cancelled.wait(self.delay_s)
-                self.check_cancelled()
-                self.world.get(self.target.ref)
-                self._fail_by_rule("before")
-                ending = {"result": body(self), "state": _State.success, "progress": 100}
-                self._fail_by_rule("after")
-            except Exception as error:  # noqa: BLE001 - the edge: a thread has nobody to raise to
-                ending = {"error": as_fault(error), "state": _State.error}
+        try:
+            with self.target.busy if self.exclusive else nullcontext():
+                result = self._work(body)
+        except Exception as error:  # noqa: BLE001 - the edge: a thread has nobody to raise to
+            self.end(error=as_fault(error), state=_State.error)
+        else:
+            self.end(result=result, state=_State.success, progress=100)
+
+    def end(self, **ending: Any) -> None:
+        """Record how the task ended."""
+        with self.world.changed:
+            if self in self.target.works:
+                self.target.works.remove(self)
             self.update(completeTime=now(), cancelable=False, **ending)
+
+    def _work(self, body: Callable[[TaskRun], Any]) -> Any:
+        self.check_cancelled()
+        self.update(state=_State.running, startTime=now(), progress=0)
+        self.cancelled.wait(self.delay_s)
+        self.check_cancelled()
+        self.world.get(self.target.ref)
+        self._fail_by_rule("before")
+        result = body(self)
+        self._fail_by_rule("after")
+        return result
+
+
+def require_idle(record: Record, *, exclusive: bool) -> None:
+    """Raise TaskInProgress when a task is under way that another one does not go with."""
+    for other in record.works:
+        if exclusive or other.exclusive:
+            text = "Another task is already in progress."
+            raise vim.fault.TaskInProgress(task=other.ref, msg=text)
 
 
 def as_fault(error: Exception) -> Any:
@@ -103,12 +124,18 @@ def task(
     def register(body: Callable[[TaskRun], Any]) -> Callable[[TaskRun], Any]:
         @answers(kind, name)
         def start(call: Call) -> Any:
-            world, run = call.world, TaskRun(call, cancelable=cancelable)
+            world, run = call.world, TaskRun(call, cancelable=cancelable, exclusive=exclusive)
             world.tasks.append(world.add(run))
             if len(world.tasks) > KEPT_TASKS:
                 world.remove(world.tasks.popleft())
             run.update()
-            world.start_thread(lambda: run.run(body, exclusive=exclusive))
+            try:
+                require_idle(run.target, exclusive=exclusive)
+            except vim.fault.TaskInProgress as fault:
+                run.end(error=fault, state=_State.error)
+            else:
+                run.target.works.append(run)
+                world.start_thread(lambda: run.run(body))
             return run.ref
 
         return body

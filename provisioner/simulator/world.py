@@ -60,7 +60,9 @@ class Record:
         self.props: dict[str, Any] = {name: complete(value) for name, value in props.items()}
         self.revision = 0
         self.busy = threading.Lock()
-        """Held by the task that works on the object."""
+        """Held while the object's guest is worked on."""
+        self.works: list[Any] = []
+        """The tasks under way on the object."""
 
 
 @dataclass(eq=False)

@@ -24,9 +24,9 @@ from provisioner.vsphere.devices import choose_address
 from provisioner.vsphere.evidence import Asking
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machines
-from provisioner.vsphere.privileges import check_sight
 from provisioner.vsphere.running import Running
 from provisioner.vsphere.session import Limits, Session
+from provisioner.vsphere.sight import Seeing
 from provisioner.vsphere.waiter import Waiter
 
 
@@ -49,10 +49,11 @@ class VsphereHypervisor:
         clock: Clock,
         limits: Limits | None = None,
     ) -> None:
-        self._session = session = Session(site.vcenter, password, limits or Limits())
+        self._session = session = Session(site.vcenter, password, limits or Limits(), clock)
         self._lookup = lookup = Lookup(session, site)
         self._machines = machines = Machines(session, installation)
         self._waiter = waiter = Waiter(session, clock)
+        self._seeing = Seeing(session)
         acting = Acting(session, machines, waiter)
         self._cloning = Cloning(session, installation, lookup, machines, acting, waiter)
         self._running = Running(session, installation, machines, acting, waiter, clock)
@@ -62,7 +63,12 @@ class VsphereHypervisor:
     # -- reading ----------------------------------------------------------------------------------
 
     def observe_site(self) -> ObservedSite:
-        """Read what a plan needs, without a write."""
+        """Read what a plan needs, without a write.
+
+        Raises:
+            RolledBackError: vCenter showed newer events before.
+        """
+        self._seeing.read_event_key()
         place = self._lookup.get_place(anew=True)
         content, _ = self._session.open()
         folder = place.placement.get("folder")
@@ -76,8 +82,12 @@ class VsphereHypervisor:
         )
 
     def check_sight(self) -> Sight:
-        """Read what proves that an empty answer means "gone"."""
-        return check_sight(self._session, self._lookup.get_place(anew=True))
+        """Read what proves that an empty answer means "gone".
+
+        Raises:
+            RolledBackError: vCenter showed newer events before.
+        """
+        return self._seeing.check(self._lookup.get_place(anew=True))
 
     def read_clock(self) -> datetime:
         """Return vCenter's own time, aware UTC."""

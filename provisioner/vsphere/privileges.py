@@ -1,15 +1,12 @@
-"""What the account must be allowed, and the proof that it sees what is there."""
+"""What the account must be allowed on vCenter, and what of it is missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from pyVmomi import vim
-
-from provisioner.model.observed import Sight
 from provisioner.vsphere.lookup import Place
-from provisioner.vsphere.properties import build_spec, get_moref
+from provisioner.vsphere.properties import get_moref
 from provisioner.vsphere.session import Session
 
 
@@ -61,20 +58,6 @@ NEEDED: tuple[Needed, ...] = (
     Needed(TEMPLATE, "to clone it", ("System.Read", "VirtualMachine.Provisioning.Clone")),
 )
 """The whole vSphere role of labctl; docs/runbook.md prints it."""
-
-
-def check_sight(session: Session, place: Place) -> Sight:
-    """Ask which vCenter this is, how far its events are, what we may and what we see."""
-    content = session.read_content()
-    spec = build_spec([content.eventManager], {vim.event.EventManager: ["latestEvent"]})
-    events = session.retrieve("ask for the newest event", spec)
-    event = events[0].values.get("latestEvent") if events else None
-    return Sight(
-        vcenter_uuid=str(content.about.instanceUuid),
-        event_key=int(event.key) if event is not None else 0,
-        missing_privileges=list_missing_privileges(session, place),
-        missing_objects=place.problems,
-    )
 
 
 def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_another_template_than_the_pinned_one_is_not_cloned(
     hypervisor: Hypervisor, vcenter: Vcenter, field: str
 ) -> None:
     order = make_order(hypervisor, make_identity())
-    other = replace(order, pin=replace(order.pin, **{field: "another"}))
+    changes: dict[str, Any] = {field: "another"}
+    other = replace(order, pin=replace(order.pin, **changes))
     with pytest.raises(TemplateChangedError):
         hypervisor.ensure_clone(other, lambda _: None)
     assert vcenter.list_names() == set()

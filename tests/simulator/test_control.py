@@ -78,7 +78,7 @@ def test_only_this_machine_may_control(simulator: Simulator) -> None:
         ("faults", [{"method": "*", "what": "loss"}], "rule 0: 'loss' is neither"),
         ("faults", ["lost"], "rule 0: a rule is an object"),
         ("faults", "[", "Expecting value"),
-        ("state", {}, "give one of remember, rollback, restart"),
+        ("state", {}, "give an object with some of remember, rollback, restart"),
         ("state", {"remember": ""}, "remember cannot be ''"),
         ("state", {"restart": "yes"}, "restart cannot be 'yes'"),
         ("state", {"rollback": "never"}, "no state 'never' is remembered: start"),
