@@ -7,9 +7,10 @@ Three moments of each call, and what is true then:
 - `recorded`: what it brought was used: the process dies right before its next call through any
   port. When the call was the last one of a step, the engine has written that step's outcome down.
 
-The worker asks for work again and again. Only the first of these polls are calls of their own;
-those that follow while work is under way, at times that no run repeats, are not counted. Closing
-an adapter is no call either, but the one before it is recorded by then.
+The worker keeps the leases beside the work, on a thread of its own: the calls of that strand are
+counted apart. It asks for work again and again: only the first of these polls is a call of its own,
+for the others come at times that no run repeats. Closing an adapter is no call either, but the one
+before it is recorded by then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 MOMENTS = ("before", "after", "recorded")
 POLL = "store.list_open_work"
-POLLS_COUNTED = 2  # one for the leases, one that takes the work
+LEASES = "leases"
 
 
 @dataclass(frozen=True, order=True)
@@ -54,14 +55,19 @@ class Doom:
     moment: str = ""
     _counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _dies_next: bool = False
+    _dies_next: str = ""
 
     def begin(self, name: str) -> str:
         """Take note of a call that begins; return its point, empty when it does not count."""
+        strand = get_strand()
+        if strand == LEASES:
+            name = f"{LEASES}: {name}"
         with self._lock:
-            if name == POLL and self._counts[name] >= POLLS_COUNTED:
+            if self._dies_next == LEASES:  # it makes few calls, and the last one has no next
+                die()
+            if name == POLL and self._counts[name]:
                 return ""
-            if self._dies_next:
+            if self._dies_next == strand:
                 die()
             if name.endswith(".close"):
                 return ""
@@ -76,11 +82,17 @@ class Doom:
         """Take note of a call that had its effect."""
         with self._lock:
             self._die_at(point, "after")
-            self._dies_next |= (point, "recorded") == (self.point, self.moment)
+            if (point, "recorded") == (self.point, self.moment):
+                self._dies_next = get_strand()
 
     def _die_at(self, point: str, moment: str) -> None:
         if (point, moment) == (self.point, self.moment):
             die()
+
+
+def get_strand() -> str:
+    """Tell whether this thread keeps the leases or does work."""
+    return LEASES if threading.current_thread().name == LEASES else "work"
 
 
 def die() -> None:

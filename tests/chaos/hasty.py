@@ -87,5 +87,6 @@ def wait_for_end(place: Ground) -> str | None:
         status, error = place.query("SELECT status, error FROM work ORDER BY serial DESC")[0]
         if status in ("done", "failed"):
             return json.loads(error)["what"] if error else None
-        assert time.monotonic() < end_s, f"stuck: {place.query('SELECT * FROM progress')[-3:]}"
+        last = place.query("SELECT * FROM progress ORDER BY serial DESC LIMIT 3")
+        assert time.monotonic() < end_s, f"stuck after {last}"
         threading.Event().wait(POLL_S)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,23 +136,35 @@ def build_schedule(sites: Iterable[Site], seed: int) -> list[Fault]:
     for workflow in ("provision", "teardown"):
         possible = list_faults(site for site in sites if site.workflow == workflow)
         faults.append(possible[seed % len(possible)])
-        for fault in chance.sample(possible, chance.randint(0, MOST_EXTRAS)):
-            faults.append(Fault(fault.site, fault.kind, chance.randint(1, fault.site.count)))
+        faults += [
+            Fault(one.site, one.kind, chance.randint(1, one.site.count))
+            for one in chance.sample(possible, chance.randint(0, MOST_EXTRAS))
+        ]
     return faults
+
+
+@contextmanager
+def _place(*slots: str) -> Iterator[Ground]:
+    """Make a lab's place with a worker on it, for a while."""
+    with (
+        TemporaryDirectory(prefix="labctl-chaos-") as folder,
+        ground(Path(folder) / "case", *slots) as place,
+        working(place),
+    ):
+        yield place
 
 
 def record_sites() -> list[Site]:
     """Record an undisturbed provision and teardown."""
     sites = []
-    with TemporaryDirectory(prefix="labctl-chaos-") as folder:
-        with ground(Path(folder) / "case") as place, working(place):
-            for workflow in ("provision", "teardown"):
-                ask(place, workflow)
-                before = dict(place.simulator.world.requests)
-                assert wait_for_end(place) is None
-                after = dict(place.simulator.world.requests)
-                fresh = {name: count - before.get(name, 0) for name, count in after.items()}
-                sites += [Site(workflow, name, count) for name, count in fresh.items() if count]
+    with _place() as place:
+        for workflow in ("provision", "teardown"):
+            ask(place, workflow)
+            before = dict(place.simulator.world.requests)
+            assert wait_for_end(place) is None
+            after = dict(place.simulator.world.requests)
+            fresh = {name: count - before.get(name, 0) for name, count in after.items()}
+            sites += [Site(workflow, name, count) for name, count in fresh.items() if count]
     return sites
 
 
@@ -164,14 +176,13 @@ def run_schedule(sites: Iterable[Site], seed: int) -> Report:
     """Provision a lab and tear it down while the faults of a seed happen."""
     report = Report(seed, build_schedule(tuple(sites), seed))
     began_s = time.monotonic()
-    with TemporaryDirectory(prefix="labctl-chaos-") as folder:
-        with ground(Path(folder) / "case", *SLOTS[seed % 2]) as place, working(place):
-            for workflow in ("provision", "teardown"):
-                ask(place, workflow)
-                faults = [one for one in report.faults if one.site.workflow == workflow]
-                _work(place, faults, report)
-                find = {"provision": place.find_wrong_provision}
-                report.wrong += find.get(workflow, place.find_wrong_teardown)()
+    with _place(*SLOTS[seed % 2]) as place:
+        for workflow in ("provision", "teardown"):
+            ask(place, workflow)
+            faults = [one for one in report.faults if one.site.workflow == workflow]
+            _work(place, faults, report)
+            find = {"provision": place.find_wrong_provision}
+            report.wrong += find.get(workflow, place.find_wrong_teardown)()
     report.elapsed_s = time.monotonic() - began_s
     return report
 
@@ -196,8 +207,7 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
     hit += [
         one
         for one in faults
-        if not one.kind.rule
-        and world.requests[one.site.method] > before.get(one.site.method, 0)
+        if not one.kind.rule and world.requests[one.site.method] > before.get(one.site.method, 0)
     ]
     report.hit += hit
     report.failures += errors

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import provisioner.converge  # what a worker needs is imported once, before any fork
@@ -69,7 +68,7 @@ def work(life: Life) -> None:
 def _live(life: Life) -> None:
     try:
         work(life)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the edge: whatever it is, it is in the log
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
