@@ -11,6 +11,9 @@ answers are JSON; what makes no sense is refused (400) with a text, and nothing 
 - ``POST /labctl/vm``: ``{"name": .. or "uuid": the instance UUID, "disabled_methods": [WSDL names],
   "connection_state": "connected", "disconnected", "inaccessible" or "orphaned"}``: disables methods
   as a backup does while it runs, or lets vCenter lose the VM; answers with what holds now.
+- ``POST /labctl/users``: a list of ``{"name": .., "password": .., "grants": [{"path": "DC0/vm" or
+  "/", "privileges": ["VirtualMachine.Interact.PowerOn", ..], "propagate": true}]}``: adds users, or
+  replaces those of the same name.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from pyVmomi import vim
 
 from provisioner.simulator.fault_rules import RuleError
 from provisioner.simulator.machine import VM, Machine
+from provisioner.simulator.permissions import User
 from provisioner.simulator.restore import remember, restart, roll_back
-from provisioner.simulator.world import METHODS, World
+from provisioner.simulator.service import find_by_path
+from provisioner.simulator.world import METHODS, Record, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,12 +123,43 @@ def _change_vm(world: World, body: Any) -> Any:
         }
 
 
+def add_users(world: World, body: Any) -> Any:
+    """Add users, or replace those of the same name, all of them or none; return their names.
+
+    Raises:
+        ControlError: one makes no sense.
+    """
+    if not isinstance(body, list):
+        raise ControlError("give a list of users")
+    users = {}
+    for one in body:
+        asked = _check(one, name=str, password=str, grants=list)
+        if not {"name", "password"} < set(asked) or world.is_administrator(asked["name"]):
+            raise ControlError("a user has a name (not the administrator's), password and grants")
+        grants = dict(_build_grant(world, grant) for grant in asked["grants"])
+        users[asked["name"].lower()] = User(asked["name"], asked["password"], grants)
+    with world.changed:
+        world.users |= users
+        world.touch(*world.records.values())
+        return sorted(user.name for user in world.users.values())
+
+
+def _build_grant(world: World, grant: Any) -> tuple[Record, tuple[frozenset[str], bool]]:
+    asked = _check(grant, path=str, privileges=list, propagate=bool)
+    record = find_by_path(world, asked["path"]) if "path" in asked else None
+    privileges = asked.get("privileges", [None])
+    if record is None or not all(isinstance(one, str) for one in privileges):
+        raise ControlError(f"a grant has a path that exists and a list of privileges, not {grant}")
+    return record, (frozenset(privileges), asked.get("propagate", True))
+
+
 ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
     ("GET", "faults"): lambda world, _: world.faults.list_rules(),
     ("POST", "faults"): _add_faults,
     ("DELETE", "faults"): _clear_faults,
     ("POST", "state"): _change_state,
     ("POST", "vm"): _change_vm,
+    ("POST", "users"): add_users,
 }
 
 

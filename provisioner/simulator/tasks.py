@@ -43,7 +43,7 @@ class TaskRun(Record):
             entityName=world.name_of(entity) if entity else None,
             state=_State.queued,
             cancelable=cancelable,
-            reason=vim.TaskReasonUser(userName=world.settings.username),
+            reason=vim.TaskReasonUser(userName=world.caller),
             queueTime=now(),
         )
         super().__init__(vim.Task(key), info=info)

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -140,6 +140,8 @@ class World:
         self.tasks: deque[Any] = deque()
         self.requests: Counter[str] = Counter()
         self.faults = Faults()
+        self.users: dict[str, Any] = {}
+        """Users besides the administrator, by their names in lower case."""
         self.memories: dict[str, Memory] = {}
         self.macs = itertools.count(1)
         self.reserved_names: set[tuple[str, str]] = set()
@@ -214,13 +216,23 @@ class World:
         """Return the name of an inventory object."""
         return str(self.read(self.get(ref), "name"))
 
+    @property
+    def caller(self) -> str:
+        """The user whose call, or whose task, this thread does."""
+        session = SESSION.get()
+        return str(session.info.userName) if session else self.settings.username
+
+    def is_administrator(self, name: str) -> bool:
+        """Tell whether a user is the one who may do everything."""
+        return name.lower() == self.settings.username.lower()
+
     def log_event(self, kind: Any, vm: Record | None, message: str, **details: Any) -> None:
         """Append an event; its key is greater than every earlier one."""
         with self.changed:
             key = self.next_event_key
             self.next_event_key += 1
             event = kind(key=key, chainId=key, createdTime=now(), fullFormattedMessage=message)
-            event.userName = self.settings.username
+            event.userName = self.caller
             if vm is not None:
                 event.vm = vim.event.VmEventArgument(name=str(self.read(vm, "name")), vm=vm.ref)
             for name, value in details.items():
@@ -230,7 +242,7 @@ class World:
 
     def start_thread(self, work: Callable[[], None]) -> None:
         """Do work in a thread that ``close`` waits for."""
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
         with self.changed:
             self._threads = [one for one in self._threads if one.is_alive()]
             self._threads.append(thread)
