@@ -37,6 +37,7 @@ ENDS = datetime(2026, 3, 16, 9, 30, tzinfo=UTC)
         (timedelta(days=14), "until 2026-03-16 09:30 UTC, 14 days left"),
         (timedelta(days=2), "until 2026-03-16 09:30 UTC, 2 days left"),
         (timedelta(days=2, seconds=-1), "until 2026-03-16 09:30 UTC, 47 hours left"),
+        (timedelta(hours=2), "until 2026-03-16 09:30 UTC, 2 hours left"),
         (timedelta(minutes=119), "until 2026-03-16 09:30 UTC, 119 minutes left"),
         (timedelta(seconds=1), "until 2026-03-16 09:30 UTC, 0 minutes left"),
         (timedelta(), "ended 2026-03-16 09:30 UTC, 3 days of grace left"),
