@@ -21,6 +21,7 @@ VERBS = {
     "converge": "bring a ready lab back to its blueprint, and prove it",
     "handover": "write what the hire receives",
     "inventory": "print a lab's Ansible inventory",
+    "extend": "extend a lab's lease, and bring an expired lab back",
     "teardown": "remove a lab and print the receipt",
     "forget": "close a lab of a vCenter that no longer exists",
     "init": "make this installation's identity, once",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from provisioner.app.labs import Labs
+from provisioner.app.leases import find_stopped_timers
 from provisioner.cli.options import verb
 from provisioner.cli.output import Output
 from provisioner.model.lab import Lab
@@ -35,9 +36,12 @@ def command(labs: Labs, out: Output, *, closed: bool) -> None:
             for lab in found
         ],
     )
+    for site in sorted({lab.site for lab in found if lab.state not in CLOSED_STATES}):
+        if stopped := find_stopped_timers(labs.house, site):
+            out.say(f"Site {site}: {stopped}")
 
 
 def _describe(labs: Labs, lab: Lab) -> str:
     if lab.state in CLOSED_STATES:
         return f"closed {lab.closed_at:%Y-%m-%d}" if lab.closed_at else "closed"
-    return describe_lease(lab.lease, labs.house.clock.now())
+    return describe_lease(lab, labs.house.clock.now())

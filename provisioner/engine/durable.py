@@ -45,7 +45,10 @@ _ONE = threading.Lock()
 
 
 class _Parked(BaseException):
-    """Unwinds a run that continues later: DBOS records neither its end nor that of the step."""
+    """Unwinds a run that continues later: DBOS records neither its end nor that of the step.
+
+    Its text says why an outcome could not be written down; it is empty when the engine closes.
+    """
 
 
 class DurableEngine:
@@ -107,6 +110,7 @@ class DurableEngine:
                 application_version=VERSION,
                 serializer=DBOSPortableJSONSerializer(),  # pickle would run what it reads
                 log_level="CRITICAL",
+                notification_listener_polling_interval_sec=0.1,  # it sleeps so long when closing
             )
         )
         # No limit: a machine that dies a hundred times must still not lose a lab.
@@ -201,9 +205,14 @@ class DurableEngine:
     def _run(self, workflow: str, lab_id: str, generation: int, values: dict[str, Any]) -> Outcome:
         """Run one of our workflows on a thread of DBOS; `values` are those of an earlier try."""
         flow = ThreadedFlow(workflow, self._width, partial(self._prepare, values))
-        return to_outcome(
-            lambda: self._workflows[workflow](flow, lab_id, generation), f"workflow {workflow}"
-        )
+        try:
+            return to_outcome(
+                lambda: self._workflows[workflow](flow, lab_id, generation), f"workflow {workflow}"
+            )
+        except _Parked as parked:
+            if why := str(parked):
+                self._lost[cast("str", DBOS.workflow_id)] = why
+            raise
 
     def _prepare(self, values: dict[str, Any], key: str, step: Step) -> Callable[[], Outcome]:
         if key in values:
@@ -219,8 +228,7 @@ class DurableEngine:
                     hint="run the same command again: it continues after the steps that are done",
                 ) from error
             except Exception as error:
-                self._lost[cast("str", DBOS.workflow_id)] = type(error).__name__
-                raise _Parked from error
+                raise _Parked(type(error).__name__) from error
 
         return act
 

@@ -12,7 +12,7 @@ from provisioner.errors import LabctlError, NotFoundError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence, Ownership
 from provisioner.ports import Clock
-from provisioner.vsphere.lookup import Place
+from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
@@ -36,9 +36,9 @@ class Asking:
     """Asks about what may be left. An answer that could not be had is no answer: `gone` is None."""
 
     session: Session
+    lookup: Lookup
     machines: Machines
     waiter: Waiter
-    get_place: Callable[[], Place]
     clock: Clock
 
     def collect(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
@@ -92,7 +92,7 @@ class Asking:
         return f"it is there, named {readings[0].values.get('name', 'unreadably')}", False
 
     def _ask_name(self, guest: GuestRecord) -> Answer:
-        folder = self.get_place().get("placement", "folder")
+        folder = self.lookup.get_place().get("placement", "folder")
         ref = self.session.read(
             "look into the labs' folder",
             lambda content: content.searchIndex.FindChild(folder, guest.vm_name),
@@ -110,7 +110,7 @@ class Asking:
     def _ask_file(self, path: str) -> Answer:
         store, _, file = path.removeprefix("[").partition("] ")
         folder, _, name = file.rpartition("/")
-        ref = self.get_place().datastores.get(store)
+        ref = self.lookup.get_place().datastores.get(store)
         if ref is None:
             return f"datastore {store} is not one of the site's: it was not asked", None
         doing = f"look for {path}"

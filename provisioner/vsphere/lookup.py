@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyVmomi import vim
 
-from provisioner.errors import NotFoundError
+from provisioner.errors import NotFoundError, TemplateChangedError
+from provisioner.model.lab import TemplatePin
 from provisioner.model.observed import ObservedDatastore, ObservedTemplate
 from provisioner.model.spec import Site, VmTemplate
+from provisioner.vsphere.devices import DEVICES_PATH, list_disks, list_nics
 from provisioner.vsphere.machines import (
-    DEVICES_PATH,
     MARK_PATH,
     POWER_PATH,
     SNAPSHOTS_PATH,
-    list_devices,
-    list_disks,
+    UUID_PATH,
     read_option,
     walk_snapshots,
 )
-from provisioner.vsphere.properties import build_spec, get_moref, retrieve
+from provisioner.vsphere.properties import Reading, build_spec, get_moref, retrieve
 from provisioner.vsphere.session import Session
 from provisioner.vsphere.specs import Portgroup, Source
 
 GIB = 1024**3
 KIB_PER_GIB = 1024**2
-TEMPLATE_PATHS = ("config.template", POWER_PATH, MARK_PATH, DEVICES_PATH, SNAPSHOTS_PATH)
+VERSION_PATH = "config.changeVersion"
+TEMPLATE_PATHS = (
+    "config.template",
+    UUID_PATH,
+    VERSION_PATH,
+    POWER_PATH,
+    MARK_PATH,
+    DEVICES_PATH,
+    SNAPSHOTS_PATH,
+)
 STORE_PATHS = ("summary.name", "summary.accessible", "summary.maintenanceMode", "summary.freeSpace")
 DISTRIBUTED = vim.dvs.DistributedVirtualPortgroup
 CALLED: dict[Any, str] = {
@@ -69,15 +79,24 @@ class Place:
 
 
 class Lookup:
-    """Resolves a site. Reads only."""
+    """Resolves a site, and keeps what it found. Reads only."""
 
     def __init__(self, session: Session, site: Site) -> None:
         self._session = session
         self._site = site
+        self._place: Place | None = None
+        self._lock = threading.Lock()
 
-    def resolve(self) -> Place:
-        """Find everything the site file names; what vCenter does not confirm becomes a problem."""
-        return self._session.read("look up the site", self._resolve)
+    def get_place(self, *, anew: bool = False) -> Place:
+        """Find everything the site file names; what vCenter does not confirm becomes a problem.
+
+        What was found before is returned as it is, unless it is to be found `anew`: references
+        are no longer good when vCenter was restored.
+        """
+        with self._lock:
+            if self._place is None or anew:
+                self._place = self._session.read("look up the site", self._resolve)
+            return self._place
 
     def list_names(self, folder: Any) -> tuple[str, ...]:
         """List the names in a folder."""
@@ -85,26 +104,60 @@ class Lookup:
         readings = self._session.retrieve("list the labs' folder", spec)
         return tuple(sorted(str(one.values["name"]) for one in readings if "name" in one.values))
 
-    def get_source(self, template: Any, wanted: VmTemplate) -> Source:
-        """Read the snapshot that is cloned. Raises NotFoundError when the template is not fit."""
-        doing = f"read the template {wanted.path}"
-        spec = build_spec([template], {vim.VirtualMachine: TEMPLATE_PATHS})
-        readings = self._session.retrieve(doing, spec)
+    def pin_template(self, name: str) -> TemplatePin:
+        """Read which VM a template's name means now. Raises NotFoundError when it is not fit."""
+        return self._read_template(name)[2]
+
+    def get_source(self, name: str, pin: TemplatePin) -> Source:
+        """Read the snapshot that is cloned.
+
+        Raises:
+            NotFoundError: the template is gone or not fit.
+            TemplateChangedError: it is not the pinned one.
+        """
+        reading, snapshot, found = self._read_template(name)
+        if found != pin:
+            raise TemplateChangedError(
+                f"{self._session.title}: {self._site.vm_templates[name].path} changed since it was"
+                f" pinned: {_tell_difference(pin, found)}",
+                hint="nothing was cloned; provision again clones the template as it is now",
+            )
+        paths = [DEVICES_PATH, "config.extraConfig"]
+        spec = build_spec([snapshot], {vim.vm.Snapshot: paths})
+        held = self._session.retrieve(f"read the snapshot of {name}", spec)
+        values = held[0].values if held else {}
+        return Source(
+            template=reading.ref,
+            snapshot=snapshot,
+            nics=tuple(list_nics(values)),
+            guestinfo_keys=tuple(str(one.key) for one in values.get("config.extraConfig", ())),
+        )
+
+    def _read_template(self, name: str) -> tuple[Reading, Any, TemplatePin]:
+        """Read a template that is fit, its snapshot, and its pin."""
+        wanted, readings = self._site.vm_templates[name], tuple[Reading, ...]()
+        for anew in (False, True):
+            ref = self.get_place(anew=anew).templates.get(name)
+            if ref is not None:
+                spec = build_spec([ref], {vim.VirtualMachine: TEMPLATE_PATHS})
+                readings = self._session.retrieve(f"read the template {wanted.path}", spec)
+            if readings:
+                break
         problem = find_unfitness(readings[0].values, wanted) if readings else "it is gone"
         if problem:
             raise NotFoundError(
                 f"{self._session.title}: cannot clone {wanted.path}: {problem}",
                 hint="mend the template in vCenter, or name another one in the site file",
             )
-        snapshot = _list_snapshots(readings[0].values, wanted.snapshot)[0].snapshot
-        paths = [DEVICES_PATH, "config.extraConfig"]
-        held = self._session.retrieve(doing, build_spec([snapshot], {vim.vm.Snapshot: paths}))
-        values = held[0].values if held else {}
-        return Source(
-            snapshot=snapshot,
-            nics=tuple(list_devices(values, vim.vm.device.VirtualEthernetCard)),
-            guestinfo_keys=tuple(str(one.key) for one in values.get("config.extraConfig", ())),
+        values = readings[0].values
+        snapshot = _list_snapshots(values, wanted.snapshot)[0].snapshot
+        pin = TemplatePin(
+            instance_uuid=str(values[UUID_PATH]),
+            change_version=str(values[VERSION_PATH]),
+            snapshot=get_moref(snapshot),
+            disk_count=len(list_disks(values)),
         )
+        return readings[0], snapshot, pin
 
     def _resolve(self, content: Any) -> Place:
         site, problems = self._site, []
@@ -192,6 +245,13 @@ def _call(ref: Any) -> str:
 def _read_all(content: Any, refs: list[Any]) -> dict[str, Mapping[str, Any]]:
     paths = {vim.Folder: ["childType"], vim.VirtualMachine: TEMPLATE_PATHS}
     return {one.moref: one.values for one in retrieve(content, build_spec(refs, paths))}
+
+
+def _tell_difference(pin: TemplatePin, found: TemplatePin) -> str:
+    then, now = asdict(pin), asdict(found)
+    return ", ".join(
+        f"{name} was {then[name]}, is {now[name]}" for name in then if then[name] != now[name]
+    )
 
 
 def _list_snapshots(values: Mapping[str, Any], name: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from datetime import UTC
 from typing import Any
 
 from pyVmomi import vim
@@ -12,27 +12,54 @@ from pyVmomi import vim
 from provisioner.errors import NotOwnedError, PrivilegeError, VmGoneError
 from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import (
+    Connection,
     ObservedDisk,
     ObservedNic,
     ObservedVm,
     Ownership,
     PowerState,
 )
-from provisioner.rules.mark import MARK_KEY, Installation, read_mark
-from provisioner.vsphere.properties import Reading, build_spec, get_moref, retrieve
+from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY, Installation, read_dossier, read_mark
+from provisioner.vsphere.devices import (
+    DEVICES_PATH,
+    Chains,
+    get_folder,
+    list_disks,
+    list_files,
+    list_nics,
+    name_network,
+)
+from provisioner.vsphere.properties import (
+    PARENTS,
+    Reading,
+    build_spec,
+    build_upward_spec,
+    get_moref,
+    retrieve,
+    tell_path,
+)
 from provisioner.vsphere.session import Session
 
 MARK_PATH = f'config.extraConfig["{MARK_KEY}"]'
+DOSSIER_PATH = f'config.extraConfig["{DOSSIER_KEY}"]'
 UUID_PATH = "config.instanceUuid"
 POWER_PATH = "runtime.powerState"
-DEVICES_PATH = "config.hardware.device"
+CONNECTION_PATH = "runtime.connectionState"
+DISABLED_PATH = "disabledMethod"
+VMX_PATH = "config.files.vmPathName"
 SNAPSHOTS_PATH = "snapshot.rootSnapshotList"
 TOOLS_PATH = "guest.toolsRunningStatus"
 VM_PATHS = (
     "name",
+    "parent",
     UUID_PATH,
     MARK_PATH,
+    DOSSIER_PATH,
     POWER_PATH,
+    CONNECTION_PATH,
+    DISABLED_PATH,
+    VMX_PATH,
+    "config.createDate",
     "config.hardware.numCPU",
     "config.hardware.memoryMB",
     DEVICES_PATH,
@@ -57,13 +84,22 @@ WHY_NOT_OURS = {
 class Machine:
     """One VM as read at one moment, with its reference.
 
-    `disk_chains` are the files of each disk, of its snapshots too, from the newest child down.
+    `disk_chains` are the files of each disk, of its snapshots too. `nics` are the devices
+    themselves, `folder` is where its own files lie, as `[datastore] folder`.
     """
 
     ref: Any
     vm: ObservedVm
     tools_running: bool
-    disk_chains: tuple[tuple[str, ...], ...]
+    disk_chains: Chains
+    nics: tuple[Any, ...] = ()
+    folder: str = ""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether vCenter cannot work with the VM now and shows no mark of it."""
+        lost = self.vm.connection is not Connection.CONNECTED
+        return lost and self.vm.ownership is Ownership.UNMARKED
 
 
 def read_option(values: Mapping[str, Any], path: str) -> str | None:
@@ -72,89 +108,11 @@ def read_option(values: Mapping[str, Any], path: str) -> str | None:
     return None if option is None else str(option.value)
 
 
-def list_devices(values: Mapping[str, Any], kind: Any) -> list[Any]:
-    """Return a hardware's devices of a kind, by device key."""
-    devices = (item for item in values.get(DEVICES_PATH, ()) if isinstance(item, kind))
-    return sorted(devices, key=lambda item: int(item.key))
-
-
-def list_disks(values: Mapping[str, Any]) -> list[Any]:
-    """Return a hardware's virtual disks, by device key."""
-    return list_devices(values, vim.vm.device.VirtualDisk)
-
-
-def list_files(disk: Any) -> tuple[str, ...]:
-    """Return the files of a virtual disk, from the newest child down to the root."""
-    files, backing = [], disk.backing
-    while backing is not None:
-        files.append(str(getattr(backing, "fileName", None) or "a disk without a file"))
-        backing = getattr(backing, "parent", None)
-    return tuple(files)
-
-
-def _name_network(backing: Any) -> str:
-    """Name a NIC's portgroup: by its name, or by its key on a distributed switch."""
-    port = getattr(backing, "port", None)
-    return str(port.portgroupKey if port else getattr(backing, "deviceName", "") or "")
-
-
 def walk_snapshots(trees: Iterable[Any]) -> Iterable[Any]:
     """Yield every snapshot of a VM's snapshot trees."""
     for tree in trees:
         yield tree
         yield from walk_snapshots(tree.childSnapshotList or ())
-
-
-def list_foreign_disks(machine: Machine, birth_disks: Iterable[str]) -> tuple[str, ...]:
-    """Return the disks that the VM was not born with.
-
-    A disk is the VM's own when its chain of files reaches a birth disk and everything above that,
-    as snapshots make it, lies in the same folder.
-    """
-    born = frozenset(birth_disks)
-    return tuple(
-        dict.fromkeys(chain[0] for chain in machine.disk_chains if not _is_born(chain, born))
-    )
-
-
-def _is_born(chain: tuple[str, ...], born: frozenset[str]) -> bool:
-    at = next((place for place, file in enumerate(chain) if file in born), None)
-    if at is None:
-        return False
-    folder = chain[at].rpartition("/")[0]
-    return all(file.rpartition("/")[0] == folder for file in chain[:at])
-
-
-def sort_nics(vm: ObservedVm, networks: Iterable[str]) -> ObservedVm:
-    """Put a VM's NICs in the order of these networks; vCenter numbers new NICs as it likes."""
-    rest, sorted_nics = list(vm.nics), list[ObservedNic]()
-    for network in networks:
-        found = next((nic for nic in rest if nic.network == network), None)
-        if found is not None:
-            rest.remove(found)
-            sorted_nics.append(found)
-    return replace(vm, nics=(*sorted_nics, *rest))
-
-
-def choose_address(nics: Iterable[Any], mac: str) -> str | None:
-    """Choose the address of the NIC with that MAC: IPv4 first, never link-local or loopback."""
-    addresses = [
-        address
-        for nic in nics
-        if (nic.macAddress or "").lower() == mac.lower()
-        for text in nic.ipAddress or ()
-        if (address := _read_address(str(text)))
-    ]
-    usable = [one for one in addresses if not (one.is_link_local or one.is_loopback)]
-    return str(min(usable, key=lambda one: one.version)) if usable else None
-
-
-def _read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read what a guest says is its address; None when it is none."""
-    try:
-        return ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
 
 
 class Machines:
@@ -203,9 +161,12 @@ class Machines:
         """Raise NotOwnedError unless the mark is genuine and names this VM and this guest."""
         vm = machine.vm
         if vm.ownership is not Ownership.OURS or vm.identity != identity:
+            why = WHY_NOT_OURS[vm.ownership]
+            if machine.is_unreadable:
+                why = f"it is {vm.connection}: vCenter cannot read its mark now"
             raise NotOwnedError(
                 f"{self._session.title}: {vm.name} ({vm.moref}) bears the instance UUID of guest "
-                f"{identity.slot} of lab {identity.lab_id}, but {WHY_NOT_OURS[vm.ownership]}",
+                f"{identity.slot} of lab {identity.lab_id}, but {why}",
                 hint="labctl does not touch it; look at it in vCenter",
             )
 
@@ -237,7 +198,9 @@ class Machines:
         """Read VMs with the disks of their snapshots; what is gone is left out."""
         if not refs:
             return ()
-        readings = retrieve(content, build_spec(refs, {vim.VirtualMachine: VM_PATHS}))
+        everything = retrieve(content, build_upward_spec(refs, vim.VirtualMachine, VM_PATHS))
+        readings = [one for one in everything if isinstance(one.ref, vim.VirtualMachine)]
+        above = {one.moref: one for one in everything if isinstance(one.ref, PARENTS)}
         trees = {
             one.moref: tuple(walk_snapshots(one.values.get(SNAPSHOTS_PATH, ()))) for one in readings
         }
@@ -248,7 +211,11 @@ class Machines:
         return tuple(
             Machine(
                 ref=one.ref,
-                vm=self._build_vm(one, tuple(str(tree.name) for tree in trees[one.moref])),
+                vm=replace(
+                    self._build_vm(one),
+                    snapshots=tuple(str(tree.name) for tree in trees[one.moref]),
+                    folder=tell_path(one.values.get("parent"), above),
+                ),
                 tools_running=one.values.get(TOOLS_PATH) == "guestToolsRunning",
                 disk_chains=tuple(
                     list_files(disk)
@@ -258,11 +225,13 @@ class Machines:
                     )
                     for disk in disks
                 ),
+                nics=tuple(list_nics(one.values)),
+                folder=get_folder(str(one.values.get(VMX_PATH, ""))),
             )
             for one in readings
         )
 
-    def _build_vm(self, reading: Reading, snapshots: tuple[str, ...]) -> ObservedVm:
+    def _build_vm(self, reading: Reading) -> ObservedVm:
         values = reading.values
         if POWER_PATH not in values:
             raise PrivilegeError(
@@ -271,6 +240,10 @@ class Machines:
             )
         uuid = str(values.get(UUID_PATH, ""))
         ownership, identity = read_mark(self._installation, read_option(values, MARK_PATH), uuid)
+        created, dossier = values.get("config.createDate"), ""
+        if ownership is Ownership.OURS and identity is not None:
+            value = read_option(values, DOSSIER_PATH)
+            dossier = read_dossier(self._installation, identity, value)
         return ObservedVm(
             moref=reading.moref,
             name=str(values.get("name", "")),
@@ -292,10 +265,13 @@ class Machines:
                 ObservedNic(
                     device_key=int(nic.key),
                     mac=str(nic.macAddress or "").lower(),
-                    network=_name_network(nic.backing),
+                    network=name_network(nic.backing),
                     connected=bool(nic.connectable and nic.connectable.connected),
                 )
-                for nic in list_devices(values, vim.vm.device.VirtualEthernetCard)
+                for nic in list_nics(values)
             ),
-            snapshots=snapshots,
+            created_at=created.astimezone(UTC) if created is not None else None,
+            connection=Connection(values.get(CONNECTION_PATH, Connection.CONNECTED)),
+            disabled_methods=tuple(str(name) for name in values.get(DISABLED_PATH, ())),
+            dossier=dossier,
         )

@@ -52,6 +52,41 @@ def build_spec(
     )
 
 
+PARENTS = (vim.Folder, vim.Datacenter)
+"""What can be above a VM in the inventory of VMs."""
+
+
+def build_upward_spec(objects: Iterable[Any], kind: Any, paths: Iterable[str]) -> Any:
+    """Build the filter that reads `paths` of objects, and names and parents of all above them."""
+    above = ("name", "parent")
+    spec = build_spec(objects, {kind: paths, **dict.fromkeys(PARENTS, above)})
+    for number, each in enumerate(spec.objectSet):
+        name = f"up{number}"
+        further = Query.SelectionSpec(name=name)
+        each.selectSet = [
+            Query.TraversalSpec(
+                name=name, type=vim.ManagedEntity, path="parent", skip=False, selectSet=[further]
+            )
+        ]
+    return spec
+
+
+def tell_path(parent: Any, above: Mapping[str, Reading]) -> str:
+    """Tell the inventory path of a folder that `above` leads up from; empty when not all is seen.
+
+    The root folder, which alone has no parent, is not part of a path.
+    """
+    path = ""
+    while parent is not None:
+        reading = above.get(get_moref(parent))
+        if reading is None or "name" not in reading.values:
+            return ""
+        parent = reading.values.get("parent")
+        if parent is not None:
+            path = f"/{reading.values['name']}{path}"
+    return path
+
+
 def retrieve(content: Any, spec: Any) -> tuple[Reading, ...]:
     """Read what a filter selects; an object that is gone is left out.
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from typing import Any, TypeVar
@@ -40,16 +41,17 @@ class Limits:
     """How long things may take, in seconds.
 
     `connect_s` is for connecting and the TLS handshake, `request_s` for the answer to one request;
-    the others are for vim tasks.
+    `backup_s` for a backup of a VM that is to be destroyed; the others are for vim tasks.
     """
 
     connect_s: float = 15
-    request_s: float = 60
+    request_s: float = 90
     clone_s: float = 900
     power_s: float = 180
     reconfigure_s: float = 180
     destroy_s: float = 600
     search_s: float = 60
+    backup_s: float = 600
 
 
 class _CheckedConnection(HTTPSConnection):
@@ -204,10 +206,20 @@ class Session:
         """Read what a property filter selects; see `properties.retrieve`."""
         return self.read(doing, lambda content: retrieve(content, spec))
 
+    def refer(self, kind: Any, moref: str) -> Any:
+        """Return the managed object of a reference that was kept as text."""
+        self.open()
+        return kind(moref, self._stub)
+
+    def read_clock(self) -> datetime:
+        """Read vCenter's own time."""
+        now: datetime = self.read("read its clock", lambda _: self._service().CurrentTime())
+        return now.astimezone(UTC)
+
     def keep_alive(self) -> None:
         """Tell vCenter that the session is in use. Raises VsphereError when it is not reached."""
         if self._content is not None:
-            self.read("keep the session", lambda _: self._service().CurrentTime())
+            self.read_clock()
 
     def _service(self) -> Any:
         return vim.ServiceInstance("ServiceInstance", self._stub)

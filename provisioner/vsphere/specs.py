@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyVmomi import vim
 
 from provisioner.ports import CloneOrder
-from provisioner.rules.mark import MARK_KEY
+from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY
 
 LINKED = "createNewChildDiskBacking"
 GUESTINFO = "guestinfo."
@@ -36,6 +37,7 @@ class Portgroup:
 class Source:
     """The snapshot that is cloned: its NICs by device key, and the guestinfo keys it carries."""
 
+    template: Any
     snapshot: Any
     nics: tuple[Any, ...]
     guestinfo_keys: tuple[str, ...]
@@ -78,22 +80,38 @@ def _connect(nic: Any, portgroup: Portgroup) -> Any:
     return nic
 
 
-def build_extra_config(
-    mark: str, guestinfo: Iterable[tuple[str, str]], inherited_keys: Iterable[str]
-) -> list[Any]:
-    """Build the extraConfig: mark and guestinfo, and every inherited guestinfo key blanked.
-
-    A clone carries its source's extraConfig; an empty value deletes a key.
-    """
-    values = {key: "" for key in inherited_keys if key.startswith(GUESTINFO)}
-    values |= dict(guestinfo)
-    values[MARK_KEY] = mark
+def build_options(values: Mapping[str, str]) -> list[Any]:
+    """Build extraConfig; an empty value deletes a key."""
     return [vim.option.OptionValue(key=key, value=value) for key, value in values.items()]
+
+
+def build_extra_config(
+    mark: str, dossier: str, guestinfo: Iterable[tuple[str, str]], inherited_keys: Iterable[str]
+) -> list[Any]:
+    """Build the extraConfig: mark, dossier and guestinfo; what a clone inherits of it is blanked.
+
+    A clone carries its source's extraConfig.
+    """
+    inherited = (key for key in inherited_keys if key.startswith(GUESTINFO) or key == DOSSIER_KEY)
+    own = {MARK_KEY: mark, **({DOSSIER_KEY: dossier} if dossier else {})}
+    return build_options(dict.fromkeys(inherited, "") | dict(guestinfo) | own)
+
+
+def build_link_changes(nics: Iterable[Any], *, running: bool, connected: bool) -> list[Any]:
+    """Build the changes that connect NICs, or disconnect them so that no guest can undo it."""
+    link = vim.vm.device.VirtualDevice.ConnectInfo(
+        connected=connected and running, startConnected=connected, allowGuestControl=connected
+    )
+    changes = [Change(operation="edit", device=copy.copy(nic)) for nic in nics]
+    for change in changes:
+        change.device.connectable = link
+    return changes
 
 
 def build_clone_spec(
     order: CloneOrder,
     mark: str,
+    dossier: str,
     source: Source,
     *,
     pool: Any,
@@ -106,7 +124,7 @@ def build_clone_spec(
         numCPUs=order.cpus,
         numCoresPerSocket=1,  # divides every number of CPUs, whatever the template has
         memoryMB=order.memory_mib,
-        extraConfig=build_extra_config(mark, order.guestinfo, source.guestinfo_keys),
+        extraConfig=build_extra_config(mark, dossier, order.guestinfo, source.guestinfo_keys),
         deviceChange=build_nic_changes(source.nics, portgroups),
     )
     location = vim.vm.RelocateSpec(pool=pool, datastore=datastore, diskMoveType=LINKED)

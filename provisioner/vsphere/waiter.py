@@ -86,7 +86,13 @@ class Waiter:
         self._thread: threading.Thread | None = None
 
     def wait_for(
-        self, ref: Any, path: str, decide: Callable[[Any], T | None], timeout_s: float, doing: str
+        self,
+        ref: Any,
+        path: str,
+        decide: Callable[[Any], T | None],
+        timeout_s: float,
+        doing: str,
+        late: type[LabctlError] = VsphereUnavailableError,
     ) -> T:
         """Wait until `decide` makes something of the property's value (None while it is unset).
 
@@ -96,9 +102,10 @@ class Waiter:
             decide: called in the owner's thread with each value; None means "not yet".
             timeout_s: the deadline, from now.
             doing: completes "cannot ..." in errors.
+            late: what is raised when the deadline passed although vCenter answers.
 
         Raises:
-            VsphereUnavailableError: the deadline passed; the outcome is unknown.
+            VsphereUnavailableError: the deadline passed, and vCenter does not answer.
             VmGoneError: the object is no longer there.
             StoppedError: the session is being closed.
         """
@@ -108,11 +115,13 @@ class Waiter:
             result: T = wait.future.result(timeout_s)
         except TimeoutError:
             wait.future.cancel()
-            because = f": {self._trouble.what}" if self._trouble else ""
-            raise VsphereUnavailableError(
+            trouble = self._trouble
+            kind = late if trouble is None else VsphereUnavailableError
+            because = f": {trouble.what}" if trouble is not None else ""
+            raise kind(
                 f"{self._session.title}: cannot {doing}: not within {timeout_s:g} s{because}",
                 hint="the outcome is unknown; run the same command again: it looks first",
-            ) from self._trouble
+            ) from trouble
         return result
 
     def wait_for_task(self, task: Any, timeout_s: float, doing: str) -> Any:

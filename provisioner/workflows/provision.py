@@ -44,10 +44,10 @@ def provision(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
         (placement,) = flow.run(work.step("preflight", partial(_preflight, work)))
         for name, act in (
             ("clone", partial(_clone, work, specs, placement)),
-            ("power-on", partial(_power_on, work)),
+            ("power-on", partial(power_on, work)),
             ("host-key", partial(_host_key, work)),
-            ("address", partial(_address, work)),
-            ("login", partial(_login, work)),
+            ("address", partial(read_address, work)),
+            ("login", partial(log_in, work)),
         ):
             flow.run(*(work.step(name, partial(act, slot), slot) for slot in specs))
         flow.run(work.step("converge", partial(_converge, work)))
@@ -62,7 +62,7 @@ def converge(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
     work = Work(tools, "converge", lab_id, generation)
     slots = [guest.slot for guest in work.get_lab().blueprint.guests]
     with _ending_ready_or_failed(work):
-        flow.run(*(work.step("login", partial(_login, work, slot), slot) for slot in slots))
+        flow.run(*(work.step("login", partial(log_in, work, slot), slot) for slot in slots))
         flow.run(work.step("converge", partial(_converge, work)))
         flow.run(*(work.step("trials", partial(_trials, work, slot), slot) for slot in slots))
 
@@ -169,7 +169,8 @@ def _build_order(
     )
 
 
-def _power_on(work: Work, slot: str) -> str:
+def power_on(work: Work, slot: str) -> str:
+    """Bring a guest to powered on."""
     work.tools.hypervisor.ensure_powered_on(work.get_guest(slot).identity)
     return "powered on"
 
@@ -185,7 +186,7 @@ def _host_key(work: Work, slot: str) -> str:
     return "learned through vCenter and pinned"
 
 
-def _address(work: Work, slot: str) -> str:
+def read_address(work: Work, slot: str) -> str:
     """Read the guest's address, on, whatever was recorded: it may have another one by now."""
     guest = work.get_guest(slot)
     work.tools.hypervisor.ensure_powered_on(guest.identity)
@@ -195,7 +196,11 @@ def _address(work: Work, slot: str) -> str:
     return address
 
 
-def _login(work: Work, slot: str) -> str:
+def log_in(work: Work, slot: str) -> str:
+    """Wait until a guest lets labctl in and its first boot is over.
+
+    Raises GuestUnreachableError, HostKeyError.
+    """
     tools, guest = work.tools, work.get_guest(slot)
     key = tools.credentials.get_lab_key(work.lab_id, work.generation)
     target = build_target(tools.site, guest, key.private_file)
@@ -213,7 +218,7 @@ def _login(work: Work, slot: str) -> str:
 def _converge(work: Work) -> dict[str, dict[str, int]]:
     """Run Ansible; its recap is recorded as one line for each guest."""
     for guest in work.list_guests():
-        _address(work, guest.identity.slot)
+        read_address(work, guest.identity.slot)
     order = build_play_order(work)
 
     def on_event(event: PlayProgress) -> None:
@@ -247,7 +252,7 @@ def build_play_order(work: Work) -> PlayOrder:
 
 def _trials(work: Work, slot: str) -> str:
     """Prove the hire's own path on one guest. Raises CheckFailedError with what was seen."""
-    _address(work, slot)
+    read_address(work, slot)
     guest: GuestRecord = work.get_guest(slot)
     results = run_checks(
         work.tools,

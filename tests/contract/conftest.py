@@ -1,4 +1,4 @@
-"""What the contract suites share: Ansible on this machine instead of on a guest."""
+"""What the contract suites share: engines, vCenters, and Ansible on this machine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioner.converge import RunnerConfigurator
+from provisioner.engine import DurableEngine, InProcessEngine
 from provisioner.model.observed import PlayProgress
-from provisioner.ports import Hypervisor, PlayOrder
+from provisioner.ports import Flow, Hypervisor, PlayOrder
+from tests.contract.engines import MakeEngine, making, run_body
 from tests.contract.guests import OURS, Guest, clone
 from tests.contract.stores import store_fixture
 from tests.contract.vcenters import InMemory, Vcenter, simulated
+from tests.fakes.engine import InlineEngine
 
 __all__ = ["store_fixture"]
 
@@ -102,3 +106,15 @@ def hypervisor(vcenter: Vcenter) -> Hypervisor:
 @pytest.fixture
 def guest(hypervisor: Hypervisor) -> Guest:
     return clone(hypervisor)
+
+
+@pytest.fixture(params=[InlineEngine, InProcessEngine, DurableEngine])
+def make_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeEngine]:
+    with making(request.param, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def run_flow(make_engine: MakeEngine) -> Callable[[Callable[[Flow], Any]], None]:
+    """Run a workflow body to its end, and raise what it raised."""
+    return partial(run_body, make_engine)

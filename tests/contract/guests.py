@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from typing import Any
 
-from provisioner.model.lab import GuestIdentity, GuestRecord
+from provisioner.model.lab import GuestIdentity, GuestRecord, GuestState
 from provisioner.model.observed import DestroyResult, ObservedVm
 from provisioner.ports import CloneOrder, Hypervisor
 from provisioner.rules.mark import Installation
@@ -20,7 +21,7 @@ def make_identity(slot: str = "workbench", lab: str = "ana-mlops") -> GuestIdent
     return GuestIdentity(lab, 1, slot, str(uuid.uuid4()))
 
 
-def make_order(identity: GuestIdentity, **changes: object) -> CloneOrder:
+def make_order(hypervisor: Hypervisor, identity: GuestIdentity, **changes: object) -> CloneOrder:
     order = CloneOrder(
         identity=identity,
         vm_name=f"{identity.lab_id}-{identity.slot}",
@@ -30,6 +31,7 @@ def make_order(identity: GuestIdentity, **changes: object) -> CloneOrder:
         networks=("lab",),
         datastore="datastore-1",
         guestinfo=GUESTINFO,
+        pin=hypervisor.pin_template("debian-13"),
     )
     return replace(order, **changes)  # type: ignore[arg-type]
 
@@ -47,19 +49,30 @@ class Guest:
         return self.record.identity
 
     def destroy(self) -> DestroyResult:
-        return self.hypervisor.destroy_vm(self.identity, self.record.birth_disks).result
+        return self.hypervisor.destroy_vm(self.record).result
 
     def ask(self) -> dict[str, bool | None]:
         rows = self.hypervisor.collect_evidence(self.identity.lab_id, (self.record,))
         return {row.kind: row.gone for row in rows}
 
 
-def clone(hypervisor: Hypervisor, identity: GuestIdentity | None = None) -> Guest:
-    wanted = identity or make_identity()
-    order = make_order(wanted)
-    vm = hypervisor.ensure_clone(order, lambda _: None)
-    disks = tuple(disk.path for disk in vm.disks)
-    record = GuestRecord(
-        wanted, order.vm_name, "nonce", moref=vm.moref, mac=vm.nics[0].mac, birth_disks=disks
+def make_record(vm: ObservedVm, order: CloneOrder, **hints: Any) -> GuestRecord:
+    return GuestRecord(
+        order.identity,
+        order.vm_name,
+        "nonce",
+        GuestState.STANDING,
+        order.pin,
+        moref=vm.moref,
+        mac=vm.nics[0].mac,
+        birth_disks=tuple(disk.path for disk in vm.disks),
+        **hints,
     )
-    return Guest(hypervisor, vm, record)
+
+
+def clone(
+    hypervisor: Hypervisor, identity: GuestIdentity | None = None, **changes: object
+) -> Guest:
+    order = make_order(hypervisor, identity or make_identity(), **changes)
+    vm = hypervisor.ensure_clone(order, lambda _: None)
+    return Guest(hypervisor, vm, make_record(vm, order))

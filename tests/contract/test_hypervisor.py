@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from provisioner.errors import (
+    GuestUnreachableError,
     NameTakenError,
     NotFoundError,
     NotOwnedError,
     VmGoneError,
-    VsphereUnavailableError,
 )
 from provisioner.model.observed import DestroyResult, Evidence, Ownership, PowerState
 from provisioner.ports import Hypervisor
@@ -85,7 +85,7 @@ def test_sight_is_proved_and_events_grow(hypervisor: Hypervisor) -> None:
 
 def test_a_clone_is_whole_and_off(hypervisor: Hypervisor, vcenter: Vcenter) -> None:
     identity, tasks = make_identity(), list[str]()
-    order = make_order(identity, networks=("sealed", "lab"))
+    order = make_order(hypervisor, identity, networks=("sealed", "lab"))
     vm = hypervisor.ensure_clone(order, tasks.append)
     assert (vm.ownership, vm.identity) == (Ownership.OURS, identity)
     assert vm.instance_uuid == identity.instance_uuid
@@ -105,7 +105,7 @@ def test_a_clone_is_whole_and_off(hypervisor: Hypervisor, vcenter: Vcenter) -> N
 
 def test_cloning_again_adopts(hypervisor: Hypervisor, vcenter: Vcenter, guest: Guest) -> None:
     tasks = list[str]()
-    again = hypervisor.ensure_clone(make_order(guest.identity), tasks.append)
+    again = hypervisor.ensure_clone(make_order(hypervisor, guest.identity), tasks.append)
     assert again == guest.vm
     assert tasks == []
     assert vcenter.list_names() == {guest.vm.name}
@@ -120,7 +120,7 @@ def test_guests_are_cloned_side_by_side(hypervisor: Hypervisor) -> None:
 
 
 def test_a_taken_name_is_refused(hypervisor: Hypervisor, vcenter: Vcenter) -> None:
-    order = make_order(make_identity())
+    order = make_order(hypervisor, make_identity())
     planted = vcenter.plant(order.vm_name)
     with pytest.raises(NameTakenError):
         hypervisor.ensure_clone(order, lambda _: None)
@@ -129,7 +129,7 @@ def test_a_taken_name_is_refused(hypervisor: Hypervisor, vcenter: Vcenter) -> No
 
 
 def test_an_unknown_datastore_is_refused(hypervisor: Hypervisor, vcenter: Vcenter) -> None:
-    order = make_order(make_identity(), datastore="datastore-9")
+    order = make_order(hypervisor, make_identity(), datastore="datastore-9")
     with pytest.raises(NotFoundError, match="datastore-9"):
         hypervisor.ensure_clone(order, lambda _: None)
     assert vcenter.list_names() == set()
@@ -161,24 +161,25 @@ def test_power_is_brought_to_a_state(vcenter: Vcenter, guest: Guest, grace_s: fl
 
 def test_the_address_is_the_one_of_our_nic(hypervisor: Hypervisor) -> None:
     identity = make_identity()
-    vm = hypervisor.ensure_clone(make_order(identity, networks=("lab", "sealed")), lambda _: None)
+    order = make_order(hypervisor, identity, networks=("lab", "sealed"))
+    vm = hypervisor.ensure_clone(order, lambda _: None)
     hypervisor.ensure_powered_on(identity)
     found = [hypervisor.wait_for_address(identity, nic.mac, ADDRESS_S) for nic in vm.nics]
     assert all(address.startswith("198.18.") for address in found)
     assert len(set(found)) == 2
 
 
-def test_no_address_in_time_means_unknown(guest: Guest) -> None:
-    with pytest.raises(VsphereUnavailableError):
+def test_no_address_in_time_means_that_the_guest_is_not_reached(guest: Guest) -> None:
+    with pytest.raises(GuestUnreachableError):
         guest.hypervisor.wait_for_address(guest.identity, guest.record.mac, 0.2)
     guest.hypervisor.ensure_powered_on(guest.identity)
-    with pytest.raises(VsphereUnavailableError):
+    with pytest.raises(GuestUnreachableError):
         guest.hypervisor.wait_for_address(guest.identity, "02:42:ac:11:00:99", 0.2)
 
 
 def test_guestinfo_is_heard(vcenter: Vcenter, guest: Guest) -> None:
     key = "guestinfo.labctl.hostkey"
-    with pytest.raises(VsphereUnavailableError):
+    with pytest.raises(GuestUnreachableError):
         guest.hypervisor.wait_for_guestinfo(guest.identity, key, 0.2)
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(guest.hypervisor.wait_for_guestinfo, guest.identity, key, ADDRESS_S)
@@ -193,10 +194,10 @@ def try_everything(guest: Guest, hypervisor: Hypervisor) -> None:
     """Try every mutating verb; each must be refused."""
     identity = guest.identity
     for verb in (
-        lambda: hypervisor.ensure_clone(make_order(identity), lambda _: None),
+        lambda: hypervisor.ensure_clone(make_order(hypervisor, identity), lambda _: None),
         lambda: hypervisor.ensure_powered_on(identity),
         lambda: hypervisor.ensure_powered_off(identity, grace_s=0),
-        lambda: hypervisor.destroy_vm(identity, guest.record.birth_disks),
+        lambda: hypervisor.destroy_vm(guest.record),
     ):
         with pytest.raises(NotOwnedError):
             verb()
@@ -227,7 +228,7 @@ def test_another_installations_vm_is_not_touched(vcenter: Vcenter, guest: Guest)
 def test_another_guest_of_ours_is_not_touched(guest: Guest) -> None:
     stranger = replace(guest.identity, slot="tracking")
     with pytest.raises(NotOwnedError):
-        guest.hypervisor.destroy_vm(stranger, guest.record.birth_disks)
+        guest.hypervisor.destroy_vm(replace(guest.record, identity=stranger))
     assert guest.hypervisor.find_vm(stranger) is None
 
 
@@ -265,7 +266,7 @@ def test_destroying_leaves_nothing(vcenter: Vcenter, guest: Guest, on: bool) -> 
 def test_a_foreign_disk_stops_it_before_anything_is_touched(vcenter: Vcenter, guest: Guest) -> None:
     guest.hypervisor.ensure_powered_on(guest.identity)
     foreign = vcenter.attach_disk(guest.vm.moref)
-    outcome = guest.hypervisor.destroy_vm(guest.identity, guest.record.birth_disks)
+    outcome = guest.hypervisor.destroy_vm(guest.record)
     assert outcome.result is DestroyResult.RESIDUE
     assert foreign in outcome.detail
     assert vcenter.is_on(guest.vm.moref)
@@ -276,7 +277,8 @@ def test_a_foreign_disk_stops_it_before_anything_is_touched(vcenter: Vcenter, gu
 
 
 def test_without_a_birth_record_every_disk_is_foreign(vcenter: Vcenter, guest: Guest) -> None:
-    assert guest.hypervisor.destroy_vm(guest.identity, ()).result is DestroyResult.RESIDUE
+    unrecorded = replace(guest.record, birth_disks=(), pin=None)
+    assert guest.hypervisor.destroy_vm(unrecorded).result is DestroyResult.RESIDUE
     assert vcenter.list_names() == {guest.vm.name}
 
 

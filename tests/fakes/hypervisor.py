@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 
 from provisioner.errors import (
+    GuestUnreachableError,
     LabctlError,
     NameTakenError,
     NotFoundError,
     NotOwnedError,
     StoppedError,
+    TemplateChangedError,
     VmGoneError,
-    VsphereUnavailableError,
 )
-from provisioner.model.lab import GuestIdentity, GuestRecord
+from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
+    Connection,
     DestroyOutcome,
     DestroyResult,
     Evidence,
@@ -31,8 +34,14 @@ from provisioner.model.observed import (
 )
 from provisioner.model.spec import Site
 from provisioner.ports import Clock, CloneOrder
-from provisioner.rules.mark import Installation, build_mark, read_mark
-from tests.fakes.vcenter import DATASTORES, DISK_GIB, FakeVcenter, FakeVm
+from provisioner.rules.mark import (
+    Installation,
+    build_dossier,
+    build_mark,
+    read_dossier,
+    read_mark,
+)
+from tests.fakes.vcenter import DATASTORES, DISK_GIB, TEMPLATE_DISK, FakeVcenter, FakeVm
 
 
 class FakeHypervisor:
@@ -103,6 +112,19 @@ class FakeHypervisor:
         with self._verb("check_sight") as vcenter:
             return Sight(vcenter.uuid, vcenter.events, (), self._list_problems())
 
+    def read_clock(self) -> datetime:
+        with self._verb("read_clock"):
+            return self.clock.now()
+
+    def pin_template(self, vm_template: str) -> TemplatePin:
+        with self._verb("pin_template"):
+            return self._pin(vm_template)
+
+    def _pin(self, vm_template: str) -> TemplatePin:
+        if self.site.vm_templates[vm_template].path not in self.vcenter.inventory:
+            raise NotFoundError(f"cannot clone {vm_template}: it is gone")
+        return self.vcenter.template
+
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
         with self._verb("find_vm"):
             vm = self._find(identity.instance_uuid)
@@ -121,6 +143,8 @@ class FakeHypervisor:
             vm = self._find_own(order.identity)
             if vm is not None:
                 return self._observe(vm)
+            if self._pin(order.vm_template) != order.pin:
+                raise TemplateChangedError(f"{order.vm_template} changed since it was pinned")
             if order.datastore not in DATASTORES:
                 raise NotFoundError(f"the site has no usable {order.datastore}")
             on_task(f"task-{next(vcenter.numbers)}")
@@ -130,8 +154,9 @@ class FakeHypervisor:
             vm.mark = build_mark(self.installation, order.identity)
             vm.cpus, vm.memory_mib = order.cpus, order.memory_mib
             vm.guestinfo = dict(order.guestinfo)
+            vm.dossier = build_dossier(self.installation, order.identity, order.dossier)
             vcenter.files -= {file for chain in vm.disks for file in chain}
-            vm.disks = [(f"[{order.datastore}] {vm.name}/{vm.name}.vmdk",)]
+            vm.disks = [(f"[{order.datastore}] {vm.name}/{vm.name}.vmdk", TEMPLATE_DISK)]
             vcenter.files.update(vm.disks[0])
             vm.nics = [vcenter.new_nic(at, name) for at, name in enumerate(order.networks)]
             return self._observe(vm)
@@ -142,7 +167,7 @@ class FakeHypervisor:
             if vm.power_state is PowerState.ON:
                 return
             vm.power_state = PowerState.ON
-            vm.nics = [replace(nic, connected=True) for nic in vm.nics]
+            vm.nics = [replace(nic, connected=not vm.is_sealed) for nic in vm.nics]
             for nic in vm.nics:
                 octet = int(nic.mac[-2:], 16)
                 vm.addresses.setdefault(nic.mac, f"198.18.0.{octet}")
@@ -154,6 +179,20 @@ class FakeHypervisor:
             vm = self._get_own(identity)
             vm.power_state = PowerState.OFF
             vm.nics = [replace(nic, connected=False) for nic in vm.nics]
+            vcenter.happen()
+
+    def ensure_networks(self, identity: GuestIdentity, *, connected: bool) -> None:
+        with self._verb("ensure_networks") as vcenter:
+            vm = self._get_own(identity)
+            vm.is_sealed = not connected
+            is_on = vm.power_state is PowerState.ON
+            vm.nics = [replace(nic, connected=connected and is_on) for nic in vm.nics]
+            vcenter.happen()
+
+    def write_dossier(self, identity: GuestIdentity, dossier: str) -> None:
+        with self._verb("write_dossier") as vcenter:
+            vm = self._get_own(identity)
+            vm.dossier = build_dossier(self.installation, identity, dossier)
             vcenter.happen()
 
     def wait_for_guestinfo(self, identity: GuestIdentity, key: str, timeout_s: float) -> str:
@@ -178,20 +217,28 @@ class FakeHypervisor:
             return bool(found)
 
         if not self.vcenter.changed.wait_for(seen, timeout_s):
-            raise VsphereUnavailableError(f"not within {timeout_s:g} s")
+            raise GuestUnreachableError(f"not within {timeout_s:g} s")
         return found[0]
 
-    def destroy_vm(self, identity: GuestIdentity, birth_disks: tuple[str, ...]) -> DestroyOutcome:
+    def destroy_vm(self, guest: GuestRecord) -> DestroyOutcome:
         with self._verb("destroy_vm") as vcenter:
-            vm = self._find_own(identity)
+            vm = self._find_own(guest.identity)
             if vm is None:
                 return DestroyOutcome(DestroyResult.ALREADY_GONE)
             chains = [*vm.disks, *vm.held_by_snapshots]
-            foreign = [chain[0] for chain in chains if not set(chain) & set(birth_disks)]
-            if foreign:
-                detail = f"{vm.name} holds a disk it was not born with: {', '.join(foreign)}"
-                return DestroyOutcome(DestroyResult.RESIDUE, detail)
-            vcenter.files -= {file for chain in chains for file in chain}
+            born = set(guest.birth_disks)
+            if not born and guest.pin is not None:
+                roots = {chain[-2] for chain in chains if chain[-1] == TEMPLATE_DISK}
+                born = roots if len(chains) == guest.pin.disk_count else set()
+            foreign = [chain[0] for chain in chains if not set(chain) & born]
+            obstacles = {
+                f"it is {vm.connection}": vm.connection is not Connection.CONNECTED,
+                f"it holds a disk it was not born with: {', '.join(foreign)}": foreign,
+                "vCenter forbids Destroy_Task": "Destroy_Task" in vm.disabled_methods,
+            }
+            for why in (why for why, is_so in obstacles.items() if is_so):
+                return DestroyOutcome(DestroyResult.RESIDUE, f"{vm.name}: {why}")
+            vcenter.files -= {file for chain in chains for file in chain} - {TEMPLATE_DISK}
             del vcenter.vms[vm.moref]
             vcenter.happen()
             return DestroyOutcome(DestroyResult.DESTROYED)
@@ -246,6 +293,7 @@ class FakeHypervisor:
 
     def _observe(self, vm: FakeVm) -> ObservedVm:
         ownership, identity = read_mark(self.installation, vm.mark, vm.instance_uuid)
+        ours = identity if ownership is Ownership.OURS else None
         return ObservedVm(
             moref=vm.moref,
             name=vm.name,
@@ -261,4 +309,9 @@ class FakeHypervisor:
             ),
             nics=tuple(vm.nics),
             snapshots=tuple(vm.snapshots),
+            folder=vm.folder,
+            created_at=vm.created_at,
+            connection=vm.connection,
+            disabled_methods=vm.disabled_methods,
+            dossier=read_dossier(self.installation, ours, vm.dossier) if ours else "",
         )

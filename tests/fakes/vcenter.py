@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from provisioner.model.observed import ObservedNic, PowerState
+from provisioner.model.lab import TemplatePin
+from provisioner.model.observed import Connection, ObservedNic, PowerState
 
 INVENTORY = frozenset(
     {
@@ -20,6 +22,7 @@ INVENTORY = frozenset(
 )
 DATASTORES = {"datastore-0": 500.0, "datastore-1": 500.0}
 DISK_GIB = 32
+TEMPLATE_DISK = "[datastore-0] debian-13/debian-13.vmdk"
 
 
 @dataclass
@@ -38,6 +41,12 @@ class FakeVm:
     nics: list[ObservedNic] = field(default_factory=list)
     power_state: PowerState = PowerState.OFF
     guestinfo: dict[str, str] = field(default_factory=dict)
+    dossier: str = ""
+    is_sealed: bool = False
+    folder: str = "/DC0/vm/labs"
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    connection: Connection = Connection.CONNECTED
+    disabled_methods: tuple[str, ...] = ()
     addresses: dict[str, str] = field(default_factory=dict)
 
 
@@ -50,6 +59,7 @@ class FakeVcenter:
         self.files: set[str] = set()
         self.events = 0
         self.inventory = set(INVENTORY)
+        self.template = TemplatePin("template-uuid", "version-1", "snapshot-1", 1)
         self.changed = threading.Condition(threading.RLock())
         self.numbers = itertools.count(1)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,14 @@ from hypothesis import strategies as st
 
 from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import Ownership
-from provisioner.rules.mark import LONGEST_CHARS, Installation, build_mark, read_mark
+from provisioner.rules.mark import (
+    LONGEST_CHARS,
+    Installation,
+    build_dossier,
+    build_mark,
+    read_dossier,
+    read_mark,
+)
 
 UUID = "0b4a1c2e-9c2b-4a52-8a51-6f4f5e3c2d10"
 OTHER_UUID = "0b4a1c2e-9c2b-4a52-8a51-6f4f5e3c2d11"
@@ -114,3 +123,56 @@ def test_no_mix_of_words_makes_it_raise_or_ours(words: dict[str, object]) -> Non
 def test_the_key_is_not_shown() -> None:
     assert "kkk" not in repr(OURS)
     assert "kkk" not in MARK
+
+
+TEXT = 'lab: "ana-mlops"\n# ä\t|0A \\'
+
+
+def test_a_dossier_reads_as_it_was_written() -> None:
+    value = build_dossier(OURS, IDENTITY, TEXT)
+    assert read_dossier(OURS, IDENTITY, value) == TEXT
+    assert re.fullmatch(r"[0-9a-f]{64} [A-Za-z0-9+/=]+", value), "nothing that a vCenter could bend"
+    assert build_dossier(OURS, IDENTITY, "") == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(IDENTITY, lab_id="bo-mlops"),
+        replace(IDENTITY, generation=4),
+        replace(IDENTITY, slot="tracking"),
+        replace(IDENTITY, instance_uuid=OTHER_UUID),
+    ],
+)
+def test_a_dossier_that_lies_beside_another_mark_is_empty(other: GuestIdentity) -> None:
+    assert read_dossier(OURS, other, build_dossier(OURS, IDENTITY, TEXT)) == ""
+
+
+@pytest.mark.parametrize(
+    "maker",
+    [Installation(OURS.installation_id, b"x" * 32), Installation("site-a-2", OURS.key)],
+)
+def test_a_dossier_that_another_installation_wrote_is_empty(maker: Installation) -> None:
+    assert read_dossier(OURS, IDENTITY, build_dossier(maker, IDENTITY, TEXT)) == ""
+
+
+def test_a_changed_dossier_is_empty() -> None:
+    signature, _, _ = build_dossier(OURS, IDENTITY, TEXT).partition(" ")
+    assert read_dossier(OURS, IDENTITY, f"{signature} {b64encode(b'other').decode()}") == ""
+    assert read_dossier(OURS, IDENTITY, f"{signature} ") == ""
+
+
+def test_a_mark_is_no_dossier_and_signs_none() -> None:
+    signature = json.loads(MARK)["hmac"]
+    assert read_dossier(OURS, IDENTITY, MARK) == ""
+    assert read_dossier(OURS, IDENTITY, f"{signature} ") == ""
+
+
+@given(st.none() | st.text())
+def test_no_text_makes_a_dossier_raise(value: str | None) -> None:
+    assert read_dossier(OURS, IDENTITY, value) == ""
+
+
+@given(st.text(min_size=1))
+def test_every_text_can_be_a_dossier(text: str) -> None:
+    assert read_dossier(OURS, IDENTITY, build_dossier(OURS, IDENTITY, text)) == text

@@ -94,14 +94,14 @@ def meddler(vcenter: Simulated) -> Meddler:
     return meddler
 
 
-def make_order(lab: str = "ana-mlops", **changes: Any) -> CloneOrder:
+def make_order(hypervisor: VsphereHypervisor, lab: str = "ana-mlops", **changes: Any) -> CloneOrder:
     small: dict[str, Any] = {
         "cpus": 2,
         "memory_mib": 4096,
         "datastore": "datastore-0",
         "guestinfo": (("guestinfo.userdata", "I2Nsb3Vk"),),
     }
-    return guests.make_order(guests.make_identity(lab=lab), **(small | changes))
+    return guests.make_order(hypervisor, guests.make_identity(lab=lab), **(small | changes))
 
 
 def ignore(_task: str) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from provisioner.model.observed import ObservedVm, Ownership, PowerState
-from provisioner.vsphere.machines import Machine, list_files, list_foreign_disks
+from provisioner.vsphere.devices import find_birth_disks, list_files, list_foreign_disks
 
-VM = ObservedVm("vm-1", "ana", "uuid", Ownership.OURS, None, PowerState.OFF, 1, 512, (), ())
 BORN = "[ds1] ana/ana.vmdk"
 BASE = "[ds0] debian-13/debian-13.vmdk"
 
@@ -33,13 +31,37 @@ BASE = "[ds0] debian-13/debian-13.vmdk"
     ids=lambda case: case[0] if isinstance(case, tuple) else None,
 )
 def test_a_disk_is_born_or_foreign(chain: tuple[str, ...], foreign: bool) -> None:  # noqa: FBT001 - a case
-    machine = Machine(None, VM, tools_running=False, disk_chains=((BORN, BASE), chain))
-    assert list_foreign_disks(machine, (BORN,)) == ((chain[0],) if foreign else ())
+    assert list_foreign_disks(((BORN, BASE), chain), (BORN,)) == ((chain[0],) if foreign else ())
 
 
 def test_without_a_birth_record_everything_is_foreign() -> None:
-    machine = Machine(None, VM, tools_running=False, disk_chains=((BORN, BASE), (BORN, BASE)))
-    assert list_foreign_disks(machine, ()) == (BORN,)
+    assert list_foreign_disks(((BORN, BASE), (BORN, BASE)), ()) == (BORN,)
+
+
+SNAPSHOT = "[ds1] ana/ana-000001.vmdk"
+OTHER = "[ds1] ana/ana_1.vmdk"
+
+
+@pytest.mark.parametrize(
+    ("chains", "count", "found"),
+    [
+        ([(BORN, BASE)], 1, (BORN,)),
+        ([(SNAPSHOT, BORN, BASE), (BORN, BASE)], 1, (BORN,)),
+        ([(BORN, BASE), (OTHER, "[ds0] debian-13/debian-13_1.vmdk")], 2, (BORN, OTHER)),
+        ([(BORN, BASE), (OTHER, "[ds0] debian-13/debian-13_1.vmdk")], 1, ()),
+        ([(BORN, BASE)], 2, ()),
+        ([(BORN, BASE), (OTHER,)], 1, (BORN,)),
+        ([(OTHER,)], 1, ()),
+        ([(BASE,)], 1, ()),
+        ([("[ds1] bo/bo.vmdk", BASE)], 1, ()),
+        ([("a disk without a file",)], 1, ()),
+        ([], 1, ()),
+    ],
+)
+def test_birth_disks_that_nobody_recorded_are_found_or_none(
+    chains: list[tuple[str, ...]], count: int, found: tuple[str, ...]
+) -> None:
+    assert find_birth_disks(tuple(chains), "[ds1] ana", count) == found
 
 
 def test_the_files_of_a_disk_are_read_from_the_newest_down() -> None:

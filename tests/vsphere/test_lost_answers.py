@@ -12,10 +12,11 @@ from provisioner.errors import (
     VsphereError,
     VsphereUnavailableError,
 )
+from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import DestroyResult, Ownership, PowerState
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
-from tests.contract.guests import OURS
+from tests.contract.guests import OURS, make_record
 from tests.contract.vcenters import Simulated
 from tests.vsphere.conftest import Meddler, ignore, make_order
 
@@ -35,7 +36,7 @@ def test_a_clone_whose_answer_is_lost_is_adopted(
     count: Count,
     clone_s: float,
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
     hypervisor.observe_site()
     delay(vcenter, CloneVM_Task=clone_s)
     count()
@@ -47,8 +48,8 @@ def test_a_clone_whose_answer_is_lost_is_adopted(
 
 
 def test_a_clone_that_another_run_has_under_way_is_adopted(vcenter: Simulated) -> None:
-    order = make_order()
     runs = [vcenter.connect(OURS) for _ in range(2)]
+    order = make_order(runs[0])
     for run in runs:
         run.observe_site()
     delay(vcenter, CloneVM_Task=0.5)
@@ -59,9 +60,8 @@ def test_a_clone_that_another_run_has_under_way_is_adopted(vcenter: Simulated) -
 
 
 def test_a_clone_over_its_deadline_is_cancelled_and_unknown(vcenter: Simulated) -> None:
-    order = make_order()
     hasty = vcenter.connect_within(Limits(clone_s=0.3), OURS)
-    hasty.observe_site()
+    order = make_order(hasty)
     delay(vcenter, CloneVM_Task=30)
     with pytest.raises(VsphereUnavailableError, match="not within"):
         hasty.ensure_clone(order, ignore)
@@ -71,18 +71,18 @@ def test_a_clone_over_its_deadline_is_cancelled_and_unknown(vcenter: Simulated) 
 
 
 def test_destroying_waits_for_the_clone_that_is_under_way(vcenter: Simulated) -> None:
-    order = make_order()
     maker, breaker = vcenter.connect(OURS), vcenter.connect(OURS)
+    order = make_order(maker)
     for run in (maker, breaker):
         run.observe_site()
-    disks = (f"[datastore-0] {order.vm_name}/{order.vm_name}.vmdk",)
+    record = GuestRecord(order.identity, order.vm_name, "nonce", pin=order.pin)
     delay(vcenter, CloneVM_Task=1.0)
     with ThreadPoolExecutor(1) as pool:
         started: list[str] = []
         made = pool.submit(maker.ensure_clone, order, started.append)
         while not (started or made.done()):
             maker.find_vm(order.identity)
-        assert breaker.destroy_vm(order.identity, disks).result is DestroyResult.DESTROYED
+        assert breaker.destroy_vm(record).result is DestroyResult.DESTROYED
         made.exception(WAIT_S)
     assert vcenter.list_names() == set()
 
@@ -95,16 +95,16 @@ def test_no_mutating_call_is_resent(
     count: Count,
     method: str,
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
     vm = hypervisor.ensure_clone(order, ignore)
-    disks = tuple(disk.path for disk in vm.disks)
+    record = make_record(vm, order)
     meddler.lose(method)
     for _ in range(2):
         # An answer lost before the task ended leaves the outcome unknown; the next run looks.
         try:
             hypervisor.ensure_powered_on(order.identity)
             hypervisor.ensure_powered_off(order.identity, grace_s=0)
-            hypervisor.destroy_vm(order.identity, disks)
+            hypervisor.destroy_vm(record)
         except VsphereUnavailableError:
             continue
         break
@@ -124,7 +124,7 @@ def test_a_read_is_asked_again(
     count()
     meddler.lose(method)
     assert (hypervisor.observe_site(), hypervisor.check_sight()) == before
-    assert hypervisor.find_vm(make_order().identity) is None
+    assert hypervisor.find_vm(make_order(hypervisor).identity) is None
     assert method not in meddler.lost
     assert count().get("Login", 0) == 0
 
@@ -132,7 +132,7 @@ def test_a_read_is_asked_again(
 def test_a_machine_that_someone_else_powered_on_is_on(
     vcenter: Simulated, hypervisor: VsphereHypervisor, meddler: Meddler
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
     vm = hypervisor.ensure_clone(order, ignore)
 
     def power_on() -> None:
@@ -143,14 +143,14 @@ def test_a_machine_that_someone_else_powered_on_is_on(
     assert vcenter.is_on(vm.moref)
     hypervisor.ensure_powered_off(order.identity, grace_s=0)
     meddler.do_before("Destroy_Task", power_on)
-    disks = tuple(disk.path for disk in vm.disks)
-    assert hypervisor.destroy_vm(order.identity, disks).result is DestroyResult.DESTROYED
+    record = make_record(vm, order)
+    assert hypervisor.destroy_vm(record).result is DestroyResult.DESTROYED
 
 
 def test_another_uuid_than_asked_for_is_put_right(
     vcenter: Simulated, hypervisor: VsphereHypervisor, meddler: Meddler
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
     planted: list[str] = []
 
     def take() -> None:
@@ -168,7 +168,7 @@ def test_another_uuid_than_asked_for_is_put_right(
 def test_a_uuid_that_stays_taken_is_said_and_nothing_is_powered_on(
     vcenter: Simulated, hypervisor: VsphereHypervisor, meddler: Meddler
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
 
     def take() -> None:
         vcenter.client.clone("thief", instanceUuid=order.identity.instance_uuid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from provisioner.model.observed import Evidence
 from provisioner.rules.mark import MARK_KEY
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.privileges import NEEDED
-from tests.contract.guests import OURS
+from tests.contract.guests import OURS, make_record
 from tests.contract.vcenters import Simulated
 from tests.vsphere.conftest import ignore, make_order
 
@@ -60,8 +61,7 @@ def test_the_cost_of_observing_does_not_grow_with_the_labs(
 
 
 def test_a_guests_life_costs_few_requests(hypervisor: VsphereHypervisor, count: Count) -> None:
-    order = make_order()
-    hypervisor.observe_site()
+    order = make_order(hypervisor)
     count()
     vm = hypervisor.ensure_clone(order, ignore)
     assert sum(count().values()) <= 16
@@ -69,7 +69,7 @@ def test_a_guests_life_costs_few_requests(hypervisor: VsphereHypervisor, count: 
     assert sum(count().values()) <= 12
     hypervisor.wait_for_address(order.identity, vm.nics[0].mac, 10)
     assert sum(count().values()) <= 12
-    hypervisor.destroy_vm(order.identity, tuple(disk.path for disk in vm.disks))
+    hypervisor.destroy_vm(make_record(vm, order))
     spent = count()
     assert sum(spent.values()) <= 24, spent
     mutating = {name for name in spent if name.endswith("_Task")}
@@ -116,6 +116,7 @@ def test_a_template_that_is_not_fit_is_told(
     spoil: Callable[[Simulated], None],
     said: str,
 ) -> None:
+    order = make_order(hypervisor)
     assert hypervisor.observe_site().templates[0].fit
     spoil(vcenter)
     site = hypervisor.observe_site()
@@ -125,7 +126,9 @@ def test_a_template_that_is_not_fit_is_told(
     (problem,) = site.problems
     assert problem.startswith("vm_templates.debian-13: /DC0/vm/templates/debian-13: ")
     with pytest.raises(NotFoundError, match=said):
-        hypervisor.ensure_clone(make_order(), ignore)
+        hypervisor.pin_template("debian-13")
+    with pytest.raises(NotFoundError, match=said):
+        hypervisor.ensure_clone(order, ignore)
     assert vcenter.list_names() == set()
 
 
@@ -167,7 +170,7 @@ def test_inherited_guestinfo_does_not_reach_a_clone(
     spoil_snapshot(vcenter)
     vcenter.set_option(template, "guestinfo.labctl.hostkey", "of another guest")
     vcenter.snapshot(template, "labctl-base")
-    vm = hypervisor.ensure_clone(make_order(), ignore)
+    vm = hypervisor.ensure_clone(make_order(hypervisor), ignore)
     keys = {key for key in vcenter.get_options(vm.moref) if key.startswith("guestinfo.")}
     assert keys == {"guestinfo.userdata"}
 
@@ -175,7 +178,7 @@ def test_inherited_guestinfo_does_not_reach_a_clone(
 def test_a_clone_is_linked_to_the_snapshot(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
-    vm = vcenter.refer(hypervisor.ensure_clone(make_order(), ignore).moref)
+    vm = vcenter.refer(hypervisor.ensure_clone(make_order(hypervisor), ignore).moref)
     (disk,) = vcenter._list_disks(vm._moId)
     base: list[Any] = vcenter.client.template.snapshot.currentSnapshot.config.hardware.device
     source = next(one.backing for one in base if hasattr(one.backing, "diskMode"))
@@ -186,14 +189,11 @@ def test_a_clone_is_linked_to_the_snapshot(
 def test_evidence_that_cannot_be_asked_decides_nothing(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
-    order = make_order()
+    order = make_order(hypervisor)
     vm = hypervisor.ensure_clone(order, ignore)
-    record = GuestRecord(
-        order.identity,
-        order.vm_name,
-        "nonce",
+    record = replace(
+        make_record(vm, order),
         vim_task="task-1",
-        moref=vm.moref,
         birth_disks=(vm.disks[0].path, "[datastore-9] gone/gone.vmdk"),
     )
     known = {(row.kind, row.name): row.gone for row in ask(hypervisor, record)}

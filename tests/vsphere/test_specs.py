@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyVmomi import vim
 from pyVmomi.VmomiJSONEncoder import VmomiJSONEncoder
 
+from provisioner.model.lab import TemplatePin
 from provisioner.model.observed import ObservedNic, ObservedVm, Ownership, PowerState
-from provisioner.rules.mark import MARK_KEY
-from provisioner.vsphere.machines import choose_address, sort_nics
+from provisioner.ports import CloneOrder
+from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY
+from provisioner.vsphere.devices import choose_address, sort_nics
 from provisioner.vsphere.specs import (
     Portgroup,
     Source,
@@ -20,7 +21,7 @@ from provisioner.vsphere.specs import (
     build_extra_config,
     build_nic_changes,
 )
-from tests.vsphere.conftest import make_order
+from tests.contract.guests import GUESTINFO, make_identity
 
 STANDARD = Portgroup(vim.Network("network-1"), "lab")
 DISTRIBUTED = Portgroup(
@@ -77,11 +78,18 @@ ON_DISTRIBUTED = {
 
 
 def test_a_clone_is_linked_off_and_whole() -> None:
-    order = replace(make_order(), cpus=3, memory_mib=6144)
-    source = Source(vim.vm.Snapshot("snapshot-2"), (make_nic(4000),), ("guestinfo.old", "nvram"))
+    pin = TemplatePin("uuid", "1", "snapshot-2", 1)
+    order = CloneOrder(
+        make_identity(), "ana", "debian-13", 3, 6144, ("lab",), "datastore-1", GUESTINFO, pin
+    )
+    template = vim.VirtualMachine("vm-1")
+    source = Source(
+        template, vim.vm.Snapshot("snapshot-2"), (make_nic(4000),), ("guestinfo.old", "nvram")
+    )
     spec = build_clone_spec(
         order,
         "the mark",
+        "the dossier",
         source,
         pool=vim.ResourcePool("resgroup-1"),
         datastore=vim.Datastore("datastore-1"),
@@ -108,7 +116,9 @@ def test_a_clone_is_linked_off_and_whole() -> None:
             "extraConfig": [
                 {"_vimtype": option, "key": "guestinfo.old", "value": ""},
                 {"_vimtype": option, "key": "guestinfo.userdata", "value": "I2Nsb3Vk"},
+                {"_vimtype": option, "key": "guestinfo.userdata.encoding", "value": "base64"},
                 {"_vimtype": option, "key": MARK_KEY, "value": "the mark"},
+                {"_vimtype": option, "key": DOSSIER_KEY, "value": "the dossier"},
             ],
             "deviceChange": [connected("edit", 4000, ON_STANDARD)],
         },
@@ -137,13 +147,15 @@ def test_no_mac_is_carried_over() -> None:
 
 
 def test_inherited_guestinfo_is_blanked_and_ours_is_set() -> None:
-    inherited = ("guestinfo.userdata", "guestinfo.labctl.hostkey", "disk.EnableUUID", MARK_KEY)
-    options = build_extra_config("m", (("guestinfo.userdata", "new"),), inherited)
-    assert {one.key: one.value for one in options} == {
-        "guestinfo.userdata": "new",
-        "guestinfo.labctl.hostkey": "",
-        MARK_KEY: "m",
-    }
+    keys = ("guestinfo.userdata", "guestinfo.labctl.hostkey", "disk.EnableUUID", MARK_KEY)
+    wanted = {"guestinfo.userdata": "new", "guestinfo.labctl.hostkey": "", MARK_KEY: "m"}
+    for inherited, dossier, told in (
+        (keys, "", {}),
+        (keys, "d", {DOSSIER_KEY: "d"}),
+        ((*keys, DOSSIER_KEY), "", {DOSSIER_KEY: ""}),
+    ):
+        options = build_extra_config("m", dossier, (("guestinfo.userdata", "new"),), inherited)
+        assert {one.key: one.value for one in options} == wanted | told
 
 
 def test_nics_come_in_the_order_of_the_networks_whatever_their_keys() -> None:

@@ -1,0 +1,125 @@
+"""How labctl acts on vCenter: every call is sent once, and what became of it is looked at.
+
+A lost answer, an ended session, another task on the same VM and a vCenter that came back with new
+references all end in the same way: wait until nothing is under way, read the VM again by its UUID,
+and only then decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from pyVmomi import vim, vmodl
+
+from provisioner.errors import (
+    TaskFailedError,
+    VmGoneError,
+    VsphereError,
+    VsphereUnavailableError,
+)
+from provisioner.model.lab import GuestIdentity
+from provisioner.vsphere.machines import Machine, Machines
+from provisioner.vsphere.properties import build_spec
+from provisioner.vsphere.session import Session
+from provisioner.vsphere.waiter import ENDED, Waiter
+
+CLONE_TASK = "virtualmachine.clone"
+WITHOUT_EFFECT = (
+    vim.fault.NotAuthenticated,
+    vim.fault.TaskInProgress,
+    vim.fault.ConcurrentAccess,
+    vmodl.fault.ManagedObjectNotFound,
+)
+"""Faults that say that nothing was done, and that it may be done when they are over."""
+
+
+class Acting:
+    """Starts vim tasks and brings VMs to a state."""
+
+    def __init__(self, session: Session, machines: Machines, waiter: Waiter) -> None:
+        self._session = session
+        self._machines = machines
+        self._waiter = waiter
+
+    def run(self, start: Callable[[], Any], doing: str, limit_s: float) -> Any:
+        """Start a vim task, once, and wait for its end."""
+        with self._session.cannot(doing):
+            task = start()
+        return self._waiter.wait_for_task(task, limit_s, doing)
+
+    def bring(
+        self,
+        identity: GuestIdentity,
+        is_so: Callable[[Machine], bool],
+        start: Callable[[Machine], Any],
+        doing: str,
+        limit_s: float,
+    ) -> None:
+        """Start a task on the VM until it is as wanted, at most three times.
+
+        Raises:
+            VmGoneError: there is no such VM.
+            NotOwnedError: it is not ours.
+            TaskFailedError: vCenter refused, and the VM is as it was.
+            VsphereUnavailableError: vCenter does not answer, or asks to come again.
+        """
+        machine = self._machines.get_own(identity)
+        for is_last in (False, False, True):
+            if is_so(machine):
+                return
+            try:
+                self.run(partial(start, machine), doing, limit_s)
+            except (TaskFailedError, VmGoneError, VsphereUnavailableError) as error:
+                before, machine = machine, self._look_again(machine, identity, limit_s)
+                is_same = machine.vm.power_state is before.vm.power_state
+                is_refused = isinstance(error, TaskFailedError) and is_same
+                if (is_refused or is_last) and not is_so(machine):
+                    raise
+            else:
+                return
+
+    def _look_again(self, machine: Machine, identity: GuestIdentity, limit_s: float) -> Machine:
+        """Read a VM again once no task is under way on it. Raises what `get_own` does."""
+        self.settle(self.list_tasks([machine.ref]), limit_s)
+        return self._machines.get_own(identity)
+
+    def list_tasks(self, entities: Iterable[Any], description: str = "") -> list[Any]:
+        """List the tasks on VMs that have not ended yet: all, or those of one description."""
+        paths = {vim.Task: ["info.state", "info.descriptionId"]}
+        spec = build_spec(entities, paths, (vim.VirtualMachine, "recentTask"))
+        tasks = self._session.retrieve("list tasks under way", spec) if spec.objectSet else ()
+        return [
+            task.ref
+            for task in tasks
+            if task.values.get("info.state") not in ENDED
+            and description in ("", str(task.values.get("info.descriptionId")).lower())
+        ]
+
+    def list_open(self, tasks: Iterable[Any]) -> list[Any]:
+        """List those of some tasks that have not ended yet; vCenter forgets ended ones."""
+        spec = build_spec(tasks, {vim.Task: ["info.state"]})
+        readings = self._session.retrieve("look at tasks", spec)
+        return [one.ref for one in readings if one.values.get("info.state") not in ENDED]
+
+    def settle(self, tasks: Iterable[Any], limit_s: float) -> None:
+        """Wait until tasks have ended, however they end.
+
+        Raises VsphereUnavailableError when one of them does not within `limit_s`.
+        """
+        for task in tasks:
+            with contextlib.suppress(VmGoneError):  # vCenter forgets ended tasks after a while
+                self._waiter.wait_for(
+                    task,
+                    "info.state",
+                    lambda state: True if state in ENDED else None,
+                    limit_s,
+                    "wait for the tasks under way",
+                )
+
+    def cancel(self, task: Any) -> None:
+        """Ask vCenter to stop a task, if it can; whether it did is seen afterwards."""
+        with contextlib.suppress(VsphereError), self._session.cannot("cancel a task"):
+            task.CancelTask()
