@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from time import monotonic
 
 from provisioner.app.wiring import House
-from provisioner.app.worker_process import find_worker, start_worker
+from provisioner.app.worker_process import find_worker, has_ended, start_worker
 from provisioner.errors import LabctlError, from_data
 from provisioner.model.lab import OPEN_WORK, Progress, WorkItem, WorkStatus
 
@@ -46,15 +45,16 @@ class _Keeper:
         self._house = house
         self._looked_s = float("-inf")
         self._starts = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._started: int | None = None
 
     def look(self, *, taken: bool) -> None:
         """See to it that a worker runs; `taken` says that one has begun the work."""
         if monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = monotonic()
-        coming = self._process is not None and self._process.poll() is None
-        if coming or find_worker(self._house.state):
+        if self._started is not None and has_ended(self._started):
+            self._started = None
+        if self._started is not None or find_worker(self._house.state):
             return
         self._starts = 1 if taken else self._starts + 1
         if self._starts > STARTS:
@@ -62,4 +62,4 @@ class _Keeper:
                 f"no worker stays running: {STARTS} ended before they had begun the work",
                 hint=f"the last lines of {self._house.state / 'worker.log'} say why",
             )
-        self._process = start_worker(self._house)
+        self._started = start_worker(self._house)

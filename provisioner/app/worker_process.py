@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,30 +50,44 @@ def find_worker(state: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
-def start_worker(house: House) -> subprocess.Popen[bytes]:
-    """Start a worker that ends when it is idle. It outlives the verb that started it.
+def start_worker(house: House) -> int:
+    """Start a worker that ends when it is idle, and return its process id. It outlives the verb.
 
     Passwords that were typed at this terminal go to it through a pipe, and nowhere else.
     """
-    log = house.state / "worker.log"
-    log.touch(mode=0o600)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "provisioner.cli.main"),
-                *("worker", "--idle-s", f"{IDLE_S:g}", "--passwords-from-stdin"),
+    words = ["worker", "--idle-s", f"{IDLE_S:g}", "--passwords-from-stdin"]
+    environ = {
+        **os.environ,  # noqa: TID251 - app may read it
+        "LABCTL_STATE": str(house.state),
+        "LABCTL_PROJECT": str(house.project),
+    }
+    log = str(house.state / "worker.log")
+    told, telling = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "provisioner.cli.main", *words],
+            environ,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, told, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd=house.project,
-            env={**os.environ, "LABCTL_STATE": str(house.state)},  # noqa: TID251 - app may read it
         )
-    if process.stdin is not None:
-        with process.stdin as pipe:
-            pipe.write(json.dumps(house.list_typed_passwords()).encode())
-    return process
+        os.write(telling, json.dumps(house.list_typed_passwords()).encode())
+    finally:
+        os.close(told)
+        os.close(telling)
+    return pid
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process that this one started has ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
 
 
 def _lock_file(state: Path) -> Path:

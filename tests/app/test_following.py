@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from provisioner.app.following import STARTS, follow
 from provisioner.app.wiring import House
-from provisioner.app.worker_process import find_worker, holding_the_lock, start_worker
+from provisioner.app.worker_process import find_worker, has_ended, start_worker
 from provisioner.errors import LabctlError, TaskFailedError, to_data
 from provisioner.model.lab import Progress, StepStatus, WorkItem, WorkStatus
 from tests.fakes.samples import NOW, make_audit, make_lab
@@ -43,6 +43,7 @@ def ask(house: House) -> WorkItem:
     return house.store.add_lab(make_lab(), (), audit)
 
 
+@pytest.mark.usefixtures("holder")
 def test_the_rows_of_the_work_come_in_order_and_older_ones_do_not(house: House) -> None:
     item, seen = ask(house), list[str]()
     house.store.add_progress(row("of an earlier try", 1))
@@ -52,11 +53,10 @@ def test_the_rows_of_the_work_come_in_order_and_older_ones_do_not(house: House) 
         house.store.add_progress(row("second", 7))
         house.store.set_work(item.serial, WorkStatus.DONE, NOW)
 
-    with holding_the_lock(house.state):
-        thread = threading.Timer(0.3, work)
-        thread.start()
-        follow(house, item, lambda one: seen.append(one.text))
-        thread.join()
+    thread = threading.Timer(0.3, work)
+    thread.start()
+    follow(house, item, lambda one: seen.append(one.text))
+    thread.join()
     assert seen == ["first", "second"]
 
 
@@ -81,12 +81,16 @@ def test_a_worker_that_cannot_stay_is_not_started_for_ever(house: House) -> None
 
 def test_a_worker_started_by_a_verb_ends_on_sigterm(house: House) -> None:
     house.store.list_labs()
-    process = start_worker(house)
+    worker = start_worker(house)
+    wait_until(lambda: find_worker(house.state) == worker or has_ended(worker))
+    os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: has_ended(worker))
+    assert find_worker(house.state) is None
+    assert "Traceback" not in (house.state / "worker.log").read_text()
+
+
+def wait_until(check: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
-    while find_worker(house.state) != process.pid:
-        assert process.poll() is None, (house.state / "worker.log").read_text()
+    while not check():
         assert time.monotonic() < deadline_s
         threading.Event().wait(0.05)
-    process.terminate()
-    assert process.wait(DEADLINE_S) == 0
-    assert find_worker(house.state) is None

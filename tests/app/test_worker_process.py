@@ -6,37 +6,12 @@ import os
 import signal
 import stat
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provisioner.app.worker_process import find_worker, holding_the_lock
 from provisioner.errors import BusyError
-
-HOLDER = """
-import sys
-from pathlib import Path
-from provisioner.app.worker_process import holding_the_lock
-with holding_the_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "state")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
 
 
 def test_without_a_worker_none_is_found(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def test_exactly_enough_is_enough_and_less_is_not() -> None:
     enough = make_observed(store("a", 10 + 2 * NEED_GIB))
     assert place_guests(blueprint.guests, enough, ("a",), 10) == (("x", "a"), ("y", "a"))
     with pytest.raises(CapacityError):
-        place_guests(blueprint.guests, make_observed(store("a", 10 + 2 * NEED_GIB - 0.1)), ("a",), 10)
+        place_guests(
+            blueprint.guests, make_observed(store("a", 10 + 2 * NEED_GIB - 0.1)), ("a",), 10
+        )
 
 
 def test_the_refusal_names_need_and_room() -> None:
@@ -57,7 +59,9 @@ def test_the_refusal_names_need_and_room() -> None:
 def test_a_vm_template_that_is_not_fit_or_not_there() -> None:
     unfit = ObservedTemplate("debian-13", "/DC0/vm/t", fit=False, disk_gib=1, problem="it is on")
     with pytest.raises(InputError) as caught:
-        place_guests(make_blueprint().guests, make_observed(templates=(unfit,)), ("datastore-0",), 0)
+        place_guests(
+            make_blueprint().guests, make_observed(templates=(unfit,)), ("datastore-0",), 0
+        )
     assert caught.value.what == "VM template debian-13 (/DC0/vm/t) cannot be cloned: it is on"
     with pytest.raises(InputError) as caught:
         place_guests(make_blueprint().guests, make_observed(templates=()), ("datastore-0",), 0)

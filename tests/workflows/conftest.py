@@ -16,7 +16,7 @@ from provisioner.ports import ShellTarget
 from provisioner.rules.mark import Installation
 from provisioner.rules.ssh import build_known_hosts
 from provisioner.rules.userdata import HOST_KEY_INFO
-from provisioner.workflows.provision import provision
+from provisioner.workflows.provision import converge, provision
 from provisioner.workflows.teardown import teardown
 from provisioner.workflows.work import Toolbox
 from tests.fakes.configurator import FakeConfigurator
@@ -136,14 +136,17 @@ class World:
         return [(row.step, row.slot) for row in rows if row.status == status]
 
     def provision(self) -> InlineFlow:
-        flow = InlineFlow()
+        flow = InlineFlow(pauses_s=(0.0,))
         provision(flow, self.tools, "ana-mlops", 1)
         return flow
+
+    def converge(self) -> None:
+        converge(InlineFlow(pauses_s=(0.0,)), self.tools, "ana-mlops", 1)
 
     def teardown(self) -> None:
         self.store.set_desired("ana-mlops", 1, Desired.ABSENT, make_audit(action="teardown"))
         self.store.set_state("ana-mlops", 1, LabState.TEARING_DOWN, self.clock.now())
-        teardown(InlineFlow(), self.tools, "ana-mlops", 1)
+        teardown(InlineFlow(pauses_s=(0.0,)), self.tools, "ana-mlops", 1)
 
 
 @pytest.fixture

@@ -7,14 +7,19 @@ from provisioner.errors import (
     HostKeyError,
     LabctlError,
     PlayFailedError,
+    RolledBackError,
     StoppedError,
+    TaskFailedError,
+    TemplateChangedError,
+    VmGoneError,
     VsphereUnavailableError,
 )
-from provisioner.model.lab import LabState
+from provisioner.model.lab import Desired, GuestRecord, GuestState, LabState
 from provisioner.model.observed import PlayProgress
 from provisioner.model.spec import CheckKind
 from provisioner.rules.plan import STEPS
 from provisioner.workflows.checks import run_checks
+from tests.fakes.samples import make_audit
 from tests.workflows.conftest import CHECK, TRIAL, World, make_world
 
 
@@ -50,15 +55,105 @@ def test_guests_go_through_each_step_side_by_side() -> None:
 def test_a_failed_step_is_continued_and_nothing_is_doubled(
     world: World, verb: str, step: str
 ) -> None:
-    world.hypervisor.failures[verb] = [VsphereUnavailableError("no answer")]
-    with pytest.raises(VsphereUnavailableError):
+    world.hypervisor.failures[verb] = [TaskFailedError("it broke")]
+    with pytest.raises(TaskFailedError):
         world.provision()
     assert world.get_state() is LabState.FAILED
-    assert world.lab.note == "no answer"
+    assert world.lab.note == "it broke"
     assert [name for name, _ in world.steps("failed")] == [step]
     world.provision()
     assert world.get_state() is LabState.READY
     assert len(world.vcenter.vms) == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "step"), [("ensure_clone", "clone"), ("wait_for_address", "address")]
+)
+def test_a_vcenter_that_is_away_for_a_while_is_waited_for(
+    world: World, verb: str, step: str
+) -> None:
+    world.hypervisor.failures[verb] = [VsphereUnavailableError("no answer")] * 3
+    world.provision()
+    assert world.get_state() is LabState.READY
+    assert [name for name, _ in world.steps("waiting")] == [step] * 3
+    assert world.steps("failed") == []
+    assert len(world.vcenter.vms) == 1
+
+
+def read_guest(world: World) -> GuestRecord:
+    (guest,) = world.store.list_guests("ana-mlops", 1)
+    return guest
+
+
+def test_the_journal_is_ahead_of_the_clone_call(world: World) -> None:
+    world.hypervisor.failures["ensure_clone"] = [TaskFailedError("it broke")]
+    with pytest.raises(TaskFailedError):
+        world.provision()
+    guest = read_guest(world)
+    assert guest.state is GuestState.INTENDED
+    assert guest.pin == world.hypervisor.pin_template("debian-13")
+    world.provision()
+    assert read_guest(world).state is GuestState.STANDING
+
+
+def test_a_template_that_changed_is_pinned_anew_only_when_asked_again(world: World) -> None:
+    world.hypervisor.failures["ensure_clone"] = [TemplateChangedError("it is another one")]
+    with pytest.raises(TemplateChangedError):
+        world.provision()
+    assert (read_guest(world).state, read_guest(world).pin) == (GuestState.PLANNED, None)
+    world.provision()
+    assert world.get_state() is LabState.READY
+
+
+def test_a_vm_that_stood_is_never_made_a_second_time(world: World) -> None:
+    world.hypervisor.failures["ensure_powered_on"] = [TaskFailedError("it broke")]
+    with pytest.raises(TaskFailedError):
+        world.provision()
+    world.vcenter.vms.clear()
+    with pytest.raises(VmGoneError, match="does not show it any more"):
+        world.provision()
+    assert world.vcenter.vms == {}
+
+
+def test_after_a_crash_a_vcenter_that_was_rolled_back_is_seen(world: World) -> None:
+    world.hypervisor.failures["ensure_clone"] = [TaskFailedError("it broke")]
+    with pytest.raises(TaskFailedError):
+        world.provision()
+    world.store.raise_event_key("ana-mlops", 1, world.vcenter.events + 1000)
+    with pytest.raises(RolledBackError, match="newest event"):
+        world.provision()
+    assert world.vcenter.vms == {}, "nothing is cloned that may be there already"
+
+
+def test_an_address_that_changed_is_read_again(world: World) -> None:
+    world.provision()
+    (vm,) = world.vcenter.vms.values()
+    (mac,) = vm.addresses
+    vm.addresses[mac] = "198.18.0.99"
+    world.shell.machines["198.18.0.99"] = world.shell.machines[read_guest(world).address]
+    world.converge()
+    assert read_guest(world).address == "198.18.0.99"
+
+
+def test_a_teardown_ends_a_provision_at_its_next_step(world: World) -> None:
+    def ask(_vm: object) -> None:
+        world.store.ask_for_work(
+            "teardown",
+            "ana-mlops",
+            1,
+            make_audit(action="teardown"),
+            desired=Desired.ABSENT,
+            state=LabState.TEARING_DOWN,
+        )
+
+    boot, world.hypervisor.on_boot = world.hypervisor.on_boot, ask
+    with pytest.raises(StoppedError):
+        world.provision()
+    assert world.get_state() is LabState.TEARING_DOWN, "the provision leaves that to the teardown"
+    world.hypervisor.on_boot = boot
+    world.teardown()
+    assert world.get_state() is LabState.GONE
+    assert world.vcenter.vms == {}
 
 
 def test_a_pinned_host_key_is_never_learned_again(world: World) -> None:

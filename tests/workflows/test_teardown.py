@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from provisioner.errors import TeardownIncompleteError, VsphereUnavailableError
-from provisioner.model.lab import LabState
+from provisioner.errors import NotProvedError, TaskFailedError, TeardownIncompleteError
+from provisioner.model.lab import GuestState, LabState
 from provisioner.rules.receipt import from_json, is_complete
 from tests.workflows.conftest import World, make_world
 
@@ -29,7 +30,7 @@ def test_a_teardown_leaves_nothing_and_says_so(ready: World) -> None:
 def test_access_ends_before_the_first_vm_goes(ready: World) -> None:
     ready.teardown()
     steps = [step for step, _ in ready.steps("ok")]
-    assert steps[-5:] == ["revoke", "revoke", "destroy", "destroy", "receipt"]
+    assert steps[-6:] == ["sight", "revoke", "revoke", "destroy", "destroy", "receipt"]
     assert [c for _, c, _ in ready.shell.ran if "usermod --expiredate" in c]
 
 
@@ -56,19 +57,46 @@ def test_a_foreign_disk_stops_its_vm_and_is_residue(ready: World) -> None:
 
 
 def test_a_vcenter_that_is_away_proves_nothing(ready: World) -> None:
-    ready.hypervisor.failures["check_sight"] = [VsphereUnavailableError("no answer")]
-    with pytest.raises(VsphereUnavailableError):
+    ready.hypervisor.failures["check_sight"] = [TaskFailedError("no answer")]
+    with pytest.raises(TaskFailedError):
         ready.teardown()
     assert ready.get_state() is LabState.RESIDUE
+    assert ready.vcenter.vms, "nothing was touched"
     ready.teardown()
     assert ready.get_state() is LabState.GONE
 
 
 def test_another_vcenter_proves_nothing(ready: World) -> None:
     ready.vcenter.uuid = "another"
-    with pytest.raises(TeardownIncompleteError):
+    with pytest.raises(NotProvedError, match="another vCenter answered") as caught:
         ready.teardown()
+    assert caught.value.exit_code == 7
     assert ready.get_state() is LabState.RESIDUE
+    assert ready.lab.note.startswith("not proved: ")
+
+
+BLINDNESS: dict[str, Callable[[World], None]] = {
+    "another vCenter": lambda world: setattr(world.vcenter, "uuid", "another"),
+    "was rolled back": lambda world: setattr(world.vcenter, "events", 1),
+    "not everything is visible": lambda world: world.vcenter.inventory.remove("/DC0/vm/labs"),
+}
+
+
+@pytest.mark.parametrize("why", BLINDNESS)
+def test_without_sight_nothing_is_touched_and_there_is_no_receipt(ready: World, why: str) -> None:
+    BLINDNESS[why](ready)
+    with pytest.raises(NotProvedError, match=why):
+        ready.teardown()
+    assert len(ready.vcenter.vms) == 2
+    assert ready.store.find_receipt("ana-mlops") is None
+    assert "revoke" not in {step for step, _ in ready.steps("ok")}
+    assert ready.credentials.keys
+
+
+def test_a_guest_that_is_gone_is_so_in_the_journal(ready: World) -> None:
+    ready.teardown()
+    states = {guest.state for guest in ready.store.list_guests("ana-mlops", 1)}
+    assert states == {GuestState.GONE}
 
 
 def test_look_alikes_and_copies_are_untouched(ready: World) -> None:
