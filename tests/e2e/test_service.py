@@ -28,5 +28,5 @@ def test_the_unit_is_hardened(lab: Installation) -> None:
 
 def test_a_unit_without_its_hardening_is_refused(lab: Installation) -> None:
     bare = UNIT.read_text().partition("NoNewPrivileges")[0]
-    with pytest.raises(AssertionError, match="UNSAFE|EXPOSED"):
+    with pytest.raises(AssertionError, match=r"UNSAFE|EXPOSED"):
         judge(lab, bare)
