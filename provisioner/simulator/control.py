@@ -14,6 +14,9 @@ answers are JSON; what makes no sense is refused (400) with a text, and nothing 
 - ``POST /labctl/users``: a list of ``{"name": .., "password": .., "grants": [{"path": "DC0/vm" or
   "/", "privileges": ["VirtualMachine.Interact.PowerOn", ..], "propagate": true}]}``: adds users, or
   replaces those of the same name.
+- ``POST /labctl/settings``: some of ``clock_offset_s`` (how far vCenter's clock is ahead),
+  ``session_idle_s`` (when an idle session ends), ``datastore_gib`` (of each one: when small, it is
+  full) and ``method_delays_s`` (``{WSDL name: seconds}``); answers with all of them.
 """
 
 from __future__ import annotations
@@ -75,13 +78,16 @@ def _check(body: Any, **kinds: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or not body or not set(body) <= set(kinds):
         raise ControlError(f"give an object with some of {', '.join(kinds)}")
     for name, value in body.items():
-        if not isinstance(value, kinds[name]) or value == "":
+        is_odd = isinstance(value, bool) and kinds[name] is not bool
+        if is_odd or not isinstance(value, kinds[name]) or value == "":
             raise ControlError(f"{name} cannot be {value!r}")
     return body
 
 
 def _change_state(world: World, body: Any) -> Any:
     asked = _check(body, remember=str, rollback=str, restart=bool)
+    if len(asked) > 1:
+        raise ControlError("give one of remember, rollback and restart")
     if "remember" in asked:
         remember(world, asked["remember"])
     if "rollback" in asked:
@@ -106,21 +112,29 @@ def _change_vm(world: World, body: Any) -> Any:
     with world.changed:
         vm = _get_vm(world, asked)
         methods, runtime = asked.get("disabled_methods", vm.disabled_methods), vm.props["runtime"]
+        known = [name for kind, name in METHODS if kind is vim.vm.Snapshot or issubclass(VM, kind)]
         for method in methods:
-            if method not in [
-                name for kind, name in METHODS if issubclass(VM, kind) or kind is vim.vm.Snapshot
-            ]:
+            if method not in known:
                 raise ControlError(f"no VM has a method {method!r} here")
         state = asked.get("connection_state", runtime.connectionState)
         if state not in CONNECTION_STATES:
             raise ControlError(f"connection_state is one of {', '.join(CONNECTION_STATES)}")
         vm.disabled_methods, runtime.connectionState = tuple(methods), state
         world.touch(vm)
-        return {
-            "uuid": vm.config.instanceUuid,
-            "disabled_methods": methods,
-            "connection_state": state,
-        }
+        return {"disabled_methods": methods, "connection_state": state}
+
+
+def _change_settings(world: World, body: Any) -> Any:
+    number = (int, float)
+    names = dict.fromkeys(("clock_offset_s", "session_idle_s", "datastore_gib"), number)
+    asked = _check(body, method_delays_s=dict, **names)
+    for name, value in (asked.get("method_delays_s") or {}).items():
+        _check({name: value}, **{name: number})
+    with world.changed:
+        for name, value in asked.items():
+            setattr(world.settings, name, value)
+        world.touch(*world.records.values())
+        return {name: getattr(world.settings, name) for name in (*names, "method_delays_s")}
 
 
 def add_users(world: World, body: Any) -> Any:
@@ -160,6 +174,7 @@ ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
     ("POST", "state"): _change_state,
     ("POST", "vm"): _change_vm,
     ("POST", "users"): add_users,
+    ("POST", "settings"): _change_settings,
 }
 
 

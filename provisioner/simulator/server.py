@@ -188,18 +188,21 @@ class SoapHandler(BaseHTTPRequestHandler):
             raise ValueError(size)
         return self.rfile.read(size)
 
-    def _session(self) -> Session | None:
+    def _session_key(self) -> str:
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
         except CookieError:
-            return None
-        return self.server.world.sessions.get(cookie.value) if cookie else None
+            return ""
+        return cookie.value if cookie else ""
 
     def _soap(self, body: bytes) -> None:
-        world, version = self.server.world, codec.version_from(self.headers.get("SOAPAction", ""))
-        before, status = self._session(), HTTPStatus.OK
-        call = Call(world, None, None, None, before)
-        SESSION.set(before)
+        with service.using_session(self.server.world, self._session_key()) as session:
+            SESSION.set(session)
+            self._call(body, Call(self.server.world, None, None, None, session))
+
+    def _call(self, body: bytes, call: Call) -> None:
+        version = codec.version_from(self.headers.get("SOAPAction", ""))
+        before, status = call.session, HTTPStatus.OK
         try:
             call.method, call.args = codec.decode(body)
             answered = perform(call, version)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -27,7 +29,6 @@ from provisioner.simulator.world import (
     World,
     answers,
     derives,
-    now,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ VIEWED = (*CHILDREN, (vim.ResourcePool, ("vm",)), (vim.HostSystem, ("vm",)))
 """A container view also looks from pools and hosts at their VMs."""
 
 METHODS[vim.ServiceInstance, "RetrieveServiceContent"] = lambda call: call.record.props["content"]
-METHODS[vim.ServiceInstance, "CurrentTime"] = lambda _: now()
+METHODS[vim.ServiceInstance, "CurrentTime"] = lambda call: call.world.now()
 
 
 @answers(vim.SessionManager, "Login")
@@ -59,8 +60,8 @@ def _login(call: Call) -> Any:
         text = "Cannot complete login due to an incorrect user name or password."
         raise vim.fault.InvalidLogin(msg=text)
     key, locale, user = str(uuid.uuid4()), args.locale or "en", found.name
-    info = vim.UserSession(key=key, userName=user, fullName=user, loginTime=now())
-    info.lastActiveTime, info.locale, info.messageLocale = now(), locale, locale
+    info = vim.UserSession(key=key, userName=user, fullName=user, loginTime=call.world.now())
+    info.lastActiveTime, info.locale, info.messageLocale = info.loginTime, locale, locale
     call.session = call.world.sessions[key] = Session(info)
     call.world.log_event(vim.event.UserLoginSessionEvent, None, f"{user} logged in", sessionId=key)
     return info
@@ -71,6 +72,25 @@ def end_session(world: World, session: Session) -> None:
     world.sessions.pop(session.info.key, None)
     session.open = False
     world.remove(*[one for one in world.records.values() if one.session is session])
+
+
+@contextmanager
+def using_session(world: World, key: str) -> Iterator[Session | None]:
+    """Give a call its session, if that is open; sessions that were idle too long end first."""
+    with world.changed:
+        oldest_s = time.monotonic() - world.settings.session_idle_s
+        for idle in [one for one in world.sessions.values() if one.used_at_s < oldest_s]:
+            if not idle.calls:
+                end_session(world, idle)
+        if (session := world.sessions.get(key)) is not None:
+            session.calls += 1
+            session.info.lastActiveTime = world.now()
+    try:
+        yield session
+    finally:
+        with world.changed:
+            if session is not None:
+                session.calls, session.used_at_s = session.calls - 1, time.monotonic()
 
 
 @answers(vim.SessionManager, "Logout")

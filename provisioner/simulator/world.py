@@ -13,7 +13,7 @@ import uuid
 from collections import Counter, deque
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyVmomi import vim, vmodl
@@ -72,6 +72,9 @@ class Session:
     info: vim.UserSession
     open: bool = True
     collector: Any = None
+    calls: int = 0
+    """Calls under way: they keep it from being idle."""
+    used_at_s: float = field(default_factory=time.monotonic)
 
 
 SESSION: ContextVar[Session | None] = ContextVar("SESSION", default=None)
@@ -121,8 +124,12 @@ class Settings:
     password: str
     instance_uuid: str
     first_event_key: int = 1
-    datastore_gib: int = 500
+    datastore_gib: float = 500
     method_delays_s: Mapping[str, float] = field(default_factory=dict)
+    clock_offset_s: float = 0.0
+    """How far vCenter's clock is ahead of this machine's."""
+    session_idle_s: float = 1800.0
+    """A session that makes no call for so long ends, as vCenter does it after 30 minutes."""
 
 
 class World:
@@ -216,6 +223,10 @@ class World:
         """Return the name of an inventory object."""
         return str(self.read(self.get(ref), "name"))
 
+    def now(self) -> datetime:
+        """Return the time by this vCenter's clock."""
+        return now() + timedelta(seconds=self.settings.clock_offset_s)
+
     @property
     def caller(self) -> str:
         """The user whose call, or whose task, this thread does."""
@@ -231,7 +242,7 @@ class World:
         with self.changed:
             key = self.next_event_key
             self.next_event_key += 1
-            event = kind(key=key, chainId=key, createdTime=now(), fullFormattedMessage=message)
+            event = kind(key=key, chainId=key, createdTime=self.now(), fullFormattedMessage=message)
             event.userName = self.caller
             if vm is not None:
                 event.vm = vim.event.VmEventArgument(name=str(self.read(vm, "name")), vm=vm.ref)
