@@ -122,7 +122,11 @@ class Hypervisor(Protocol):
         ...
 
     def collect_evidence(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
-        """Ask vCenter for everything that could be left of a lab, object by object."""
+        """Ask vCenter for everything that could be left of a lab, object by object.
+
+        What it refuses to tell is a row of its own. Raises VsphereUnavailableError when it does
+        not answer now.
+        """
         ...
 
     def close(self) -> None:

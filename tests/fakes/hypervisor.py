@@ -268,6 +268,8 @@ class FakeHypervisor:
         try:
             with self._verb("collect_evidence"):
                 pass
+        except VsphereUnavailableError:
+            raise
         except LabctlError as error:
             answer, known = f"not answered: {error.what}", False
         return Evidence(kind, name, moref, uuid, self.clock.now(), answer, gone if known else None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from provisioner.errors import NotFoundError
+from provisioner.errors import NotFoundError, VsphereUnavailableError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence
 from provisioner.rules.mark import MARK_KEY
@@ -211,9 +211,26 @@ def test_evidence_that_cannot_be_asked_decides_nothing(
     assert known.pop(("task", "task-1")) is True
     assert set(known.values()) == {False}
     away = vcenter.make_site().vcenter.model_dump() | {"port": 1}
-    rows = ask(vcenter.connect(OURS, vcenter=away), record)
-    assert {row.gone for row in rows} == {None}
-    assert all("nothing listens there" in row.answer for row in rows)
+    with pytest.raises(VsphereUnavailableError, match="nothing listens there"):
+        ask(vcenter.connect(OURS, vcenter=away), record)
+
+
+@pytest.mark.parametrize("method", ["SearchDatastore_Task", "FindByUuid", "CreateContainerView"])
+def test_what_vcenter_does_not_tell_just_now_is_asked_again_later(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, method: str
+) -> None:
+    order = make_order(hypervisor)
+    record = make_record(hypervisor.ensure_clone(order, ignore), order)
+    away = {"method": method, "what": "vmodl.fault.HostCommunication"}
+    refused = {"method": method, "what": "vmodl.fault.SystemError"}
+    faults = vcenter.client.simulator.world.faults
+    faults.add(away)
+    with pytest.raises(VsphereUnavailableError, match="a host is away"):
+        ask(hypervisor, record)
+    assert {row.gone for row in ask(hypervisor, record)} == {False}
+    faults.add(refused)
+    rows = ask(hypervisor, record)
+    assert [row.gone for row in rows].count(None) == 1, "that row says so, the others tell"
 
 
 def ask(hypervisor: VsphereHypervisor, record: GuestRecord) -> tuple[Evidence, ...]:
