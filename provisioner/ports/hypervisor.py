@@ -67,7 +67,10 @@ class Hypervisor(Protocol):
         ...
 
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
-        """Find the genuine VM of this identity by its instance UUID; None when there is none."""
+        """Find the genuine VM of this identity by its instance UUID; None when there is none.
+
+        Raises VsphereUnavailableError when there is one whose mark vCenter cannot read now.
+        """
         ...
 
     def list_marked_vms(self) -> tuple[ObservedVm, ...]:
@@ -119,7 +122,11 @@ class Hypervisor(Protocol):
         ...
 
     def collect_evidence(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
-        """Ask vCenter for everything that could be left of a lab, object by object."""
+        """Ask vCenter for everything that could be left of a lab, object by object.
+
+        What it refuses to tell is a row of its own. Raises VsphereUnavailableError when it does
+        not answer now.
+        """
         ...
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioner.simulator.fault_rules import Faults
+from provisioner.simulator.control import ControlError, add_users
+from provisioner.simulator.fault_rules import Faults, RuleError
 from provisioner.simulator.guests import GuestError, NullGuests
 from provisioner.simulator.seed import seed
 from provisioner.simulator.server import SoapServer
@@ -44,12 +45,23 @@ def _delay(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: use METHOD=SECONDS") from error
 
 
-def _rules(text: str) -> list[Any]:
-    """Read fault rules from a file; they are refused before anything is made."""
+def _list_in(text: str) -> list[Any]:
+    """Read a file that holds a list as JSON."""
     try:
-        rules: list[Any] = json.loads(Path(text).read_text())
+        found = json.loads(Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    if not isinstance(found, list):
+        raise argparse.ArgumentTypeError(f"{text} holds no list")
+    return found
+
+
+def _rules(text: str) -> list[Any]:
+    """Read fault rules; they are refused before anything is made."""
+    rules = _list_in(text)
+    try:
         Faults().add(*rules)
-    except (OSError, ValueError, TypeError) as error:
+    except RuleError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from error
     return rules
 
@@ -67,6 +79,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--method-delay", type=_delay, action="append", default=[], metavar=metavar, help=delay_help
     )
     add("--faults", type=_rules, default=[], metavar="FILE", help="fault rules, a list as JSON")
+    add("--users", type=_list_in, default=[], metavar="FILE", help="more users, a list as JSON")
     return parser.parse_args(argv)
 
 
@@ -90,6 +103,7 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
         world.faults.add(*options.faults)
         try:
             seed(world)
+            add_users(world, options.users)
             with SoapServer(options.listen, world, state.certificate, state.key) as server:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 host, port = server.server_address[:2]
@@ -113,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         serve(options, stop)
-    except (StateError, GuestError, OSError) as error:
+    except (StateError, GuestError, ControlError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 1
     return 0

@@ -11,6 +11,12 @@ answers are JSON; what makes no sense is refused (400) with a text, and nothing 
 - ``POST /labctl/vm``: ``{"name": .. or "uuid": the instance UUID, "disabled_methods": [WSDL names],
   "connection_state": "connected", "disconnected", "inaccessible" or "orphaned"}``: disables methods
   as a backup does while it runs, or lets vCenter lose the VM; answers with what holds now.
+- ``POST /labctl/users``: a list of ``{"name": .., "password": .., "grants": [{"path": "DC0/vm" or
+  "/", "privileges": ["VirtualMachine.Interact.PowerOn", ..], "propagate": true}]}``: adds users, or
+  replaces those of the same name.
+- ``POST /labctl/settings``: some of ``clock_offset_s`` (how far vCenter's clock is ahead),
+  ``session_idle_s`` (when an idle session ends), ``datastore_gib`` (of each one: when small, it is
+  full) and ``method_delays_s`` (``{WSDL name: seconds}``); answers with all of them.
 """
 
 from __future__ import annotations
@@ -27,8 +33,10 @@ from pyVmomi import vim
 
 from provisioner.simulator.fault_rules import RuleError
 from provisioner.simulator.machine import VM, Machine
+from provisioner.simulator.permissions import User
 from provisioner.simulator.restore import remember, restart, roll_back
-from provisioner.simulator.world import METHODS, World
+from provisioner.simulator.service import find_by_path
+from provisioner.simulator.world import METHODS, Record, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,13 +78,16 @@ def _check(body: Any, **kinds: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or not body or not set(body) <= set(kinds):
         raise ControlError(f"give an object with some of {', '.join(kinds)}")
     for name, value in body.items():
-        if not isinstance(value, kinds[name]) or value == "":
+        is_odd = isinstance(value, bool) and kinds[name] is not bool
+        if is_odd or not isinstance(value, kinds[name]) or value == "":
             raise ControlError(f"{name} cannot be {value!r}")
     return body
 
 
 def _change_state(world: World, body: Any) -> Any:
     asked = _check(body, remember=str, rollback=str, restart=bool)
+    if len(asked) > 1:
+        raise ControlError("give one of remember, rollback and restart")
     if "remember" in asked:
         remember(world, asked["remember"])
     if "rollback" in asked:
@@ -101,21 +112,59 @@ def _change_vm(world: World, body: Any) -> Any:
     with world.changed:
         vm = _get_vm(world, asked)
         methods, runtime = asked.get("disabled_methods", vm.disabled_methods), vm.props["runtime"]
+        known = [name for kind, name in METHODS if kind is vim.vm.Snapshot or issubclass(VM, kind)]
         for method in methods:
-            if method not in [
-                name for kind, name in METHODS if issubclass(VM, kind) or kind is vim.vm.Snapshot
-            ]:
+            if method not in known:
                 raise ControlError(f"no VM has a method {method!r} here")
         state = asked.get("connection_state", runtime.connectionState)
         if state not in CONNECTION_STATES:
             raise ControlError(f"connection_state is one of {', '.join(CONNECTION_STATES)}")
         vm.disabled_methods, runtime.connectionState = tuple(methods), state
         world.touch(vm)
-        return {
-            "uuid": vm.config.instanceUuid,
-            "disabled_methods": methods,
-            "connection_state": state,
-        }
+        return {"disabled_methods": methods, "connection_state": state}
+
+
+def _change_settings(world: World, body: Any) -> Any:
+    number = (int, float)
+    names = dict.fromkeys(("clock_offset_s", "session_idle_s", "datastore_gib"), number)
+    asked = _check(body, method_delays_s=dict, **names)
+    for name, value in (asked.get("method_delays_s") or {}).items():
+        _check({name: value}, **{name: number})
+    with world.changed:
+        for name, value in asked.items():
+            setattr(world.settings, name, value)
+        world.touch(*world.records.values())
+        return {name: getattr(world.settings, name) for name in (*names, "method_delays_s")}
+
+
+def add_users(world: World, body: Any) -> Any:
+    """Add users, or replace those of the same name, all of them or none; return their names.
+
+    Raises:
+        ControlError: one makes no sense.
+    """
+    if not isinstance(body, list):
+        raise ControlError("give a list of users")
+    users = {}
+    for one in body:
+        asked = _check(one, name=str, password=str, grants=list)
+        if not {"name", "password"} < set(asked) or world.is_administrator(asked["name"]):
+            raise ControlError("a user has a name (not the administrator's), password and grants")
+        grants = dict(_build_grant(world, grant) for grant in asked["grants"])
+        users[asked["name"].lower()] = User(asked["name"], asked["password"], grants)
+    with world.changed:
+        world.users |= users
+        world.touch(*world.records.values())
+        return sorted(user.name for user in world.users.values())
+
+
+def _build_grant(world: World, grant: Any) -> tuple[Record, tuple[frozenset[str], bool]]:
+    asked = _check(grant, path=str, privileges=list, propagate=bool)
+    record = find_by_path(world, asked["path"]) if "path" in asked else None
+    privileges = asked.get("privileges", [None])
+    if record is None or not all(isinstance(one, str) for one in privileges):
+        raise ControlError(f"a grant has a path that exists and a list of privileges, not {grant}")
+    return record, (frozenset(privileges), asked.get("propagate", True))
 
 
 ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
@@ -124,6 +173,8 @@ ROUTES: dict[tuple[str, str], Callable[[World, Any], Any]] = {
     ("DELETE", "faults"): _clear_faults,
     ("POST", "state"): _change_state,
     ("POST", "vm"): _change_vm,
+    ("POST", "users"): add_users,
+    ("POST", "settings"): _change_settings,
 }
 
 

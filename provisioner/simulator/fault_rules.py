@@ -35,15 +35,10 @@ from provisioner.simulator.codec import complete, method_named
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SPECIAL = frozenset(
-    {
-        *("lost", "reset", "delay", "outage", "expire"),
-        *("restart", "rollback", "task-error", "cancel-ignored"),
-    }
-)
 OF_TASKS = frozenset({"task-error", "cancel-ignored"})
 NEED_SECONDS = frozenset({"delay", "outage"})
 TIMED = NEED_SECONDS | {"restart", "rollback"}
+SPECIAL = OF_TASKS | TIMED | {"lost", "reset", "expire"}
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("method", "what", "when", "fault", "to"), str),
     **dict.fromkeys(("nth", "every", "times"), int),
@@ -94,9 +89,8 @@ class Rule:
             except vmodl.fault.InvalidRequest as error:
                 raise RuleError(f"there is no method {self.method!r}") from error
         build_fault(self.fault if self.what in SPECIAL else self.what)
-        is_task = self.method in ("*", "CancelTask") or self.method.endswith("_Task")
         refusals = {
-            f"{self.what} needs a method that starts a task": self.what in OF_TASKS and not is_task,
+            f"{self.what} needs a method that starts a task": not self._can_befall(self.method),
             f"when is before or after, not {self.when!r}": self.when not in ("before", "after"),
             "nth, every and times count from 1": min(self.nth, self.times) < 1 or self.every < 0,
             "give nth or every, not both": self.every and self.nth > 1,
@@ -107,13 +101,13 @@ class Rule:
         for text in (text for text, applies in refusals.items() if applies):
             raise RuleError(text)
 
+    def _can_befall(self, method: str) -> bool:
+        is_cancel = (self.what, method) == ("cancel-ignored", "CancelTask")
+        return self.what not in OF_TASKS or is_cancel or method == "*" or method.endswith("_Task")
+
     def is_due(self, method: str) -> bool:
         """Count a call; tell whether the rule fires at it."""
-        is_task = method.endswith("_Task") or (self.what, method) == (
-            "cancel-ignored",
-            "CancelTask",
-        )
-        if self.method not in ("*", method) or (self.what in OF_TASKS and not is_task):
+        if self.method not in ("*", method) or not self._can_befall(method):
             return False
         self.seen += 1
         is_turn = self.seen % self.every == 0 if self.every else self.seen >= self.nth

@@ -42,7 +42,7 @@ def _rename(run: TaskRun) -> None:
         new = check_name(world, record.props.get("parent"), run.args.newName)
         if isinstance(record, Machine):
             record.config.name = new
-            set_changed(record.config)
+            set_changed(world, record.config)
             message = f"Renamed {old} to {new}"
             world.log_event(vim.event.VmRenamedEvent, record, message, oldName=old, newName=new)
         elif _holds_vms(record):

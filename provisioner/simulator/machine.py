@@ -42,7 +42,7 @@ class Snapshot(Record):
         self.vm, self.parent, self.disk = vm, vm.current, disk
         self.busy, self.works = vm.busy, vm.works  # who works on a snapshot works on its VM
         self.children: list[Snapshot] = []
-        self.node = {"name": name, "description": description, "createTime": now()}
+        self.node = {"name": name, "description": description, "createTime": world.now()}
 
     def family(self) -> Iterator[Snapshot]:
         """Yield the snapshot and everything below it."""
@@ -111,8 +111,9 @@ class Machine(Record):
         return {item.key: item.value for item in self.config.extraConfig}.get(key)
 
     def hardware(self) -> GuestHardware:
-        """Return what the guest is powered on with."""
+        """Return what the guest is powered on with, or has while it runs."""
         config, options = self.config, self.config.extraConfig
+        is_on = self.power == Power.poweredOn
         nics = [(n.macAddress, n.backing.deviceName, n.connectable) for n in of_kind(config, Nic)]
         return GuestHardware(
             vm_id=self.vm_id,
@@ -122,7 +123,10 @@ class Machine(Record):
             cpus=config.hardware.numCPU,
             memory_mib=config.hardware.memoryMB,
             disk=self.disk,
-            nics=tuple(NicHardware(mac, name, it.startConnected) for mac, name, it in nics),
+            nics=tuple(
+                NicHardware(mac, name, it.connected if is_on else it.startConnected)
+                for mac, name, it in nics
+            ),
             guestinfo={item.key: item.value for item in options if item.key.startswith(GUESTINFO)},
         )
 
@@ -134,9 +138,9 @@ def set_options(config: Any, options: Mapping[str, str | None]) -> None:
     config.extraConfig = [vim.option.OptionValue(key=key, value=value) for key, value in pairs]
 
 
-def set_changed(config: Any) -> None:
+def set_changed(world: World, config: Any) -> None:
     """Give a configuration that was changed its next changeVersion."""
-    config.changeVersion, config.modified = now().isoformat(), now()
+    config.changeVersion, config.modified = now().isoformat(), world.now()
 
 
 def require_allowed(vm: Machine, method: str) -> None:
@@ -157,7 +161,7 @@ def set_power(world: World, vm: Machine, state: Any) -> None:
     """Record a VM's power state and what follows from it. Call it under the lock."""
     runtime = vm.props["runtime"]
     if state == Power.poweredOn and runtime.powerState == Power.poweredOff:
-        runtime.bootTime = now()
+        runtime.bootTime = world.now()
     runtime.powerState = state
     if state == Power.poweredOff:
         runtime.bootTime = vm.guest = vm.tools = None
@@ -291,7 +295,7 @@ def _summary(world: World, vm: Machine) -> Any:
         overallStatus="green",
         config=about,
         guest=project(kind.GuestSummary, _guest(world, vm)),
-        storage=kind.StorageSummary(committed=used, unshared=used, timestamp=now()),
+        storage=kind.StorageSummary(committed=used, unshared=used, timestamp=world.now()),
         quickStats=kind.QuickStats(guestHeartbeatStatus=_heartbeat(world, vm)),
     )
 
@@ -304,7 +308,7 @@ def _layout(world: World, vm: Machine) -> Any:
         for key, (path, size) in enumerate(_files(world, vm))
     ]
     keys = {one.name: one.key for one in files}
-    layout = kind(file=files, timestamp=now())
+    layout = kind(file=files, timestamp=world.now())
     for disk in of_kind(vm.config, Disk):
         units = [keys[one.fileName] for one in chain(disk.backing) if one.fileName in keys]
         disk_chain = [kind.DiskUnit(fileKey=[unit]) for unit in units]
@@ -320,7 +324,7 @@ def _storage(world: World, vm: Machine) -> Any:
         usage[ref] = usage.get(ref, 0) + size
     kind = vim.vm.StorageInfo.UsageOnDatastore
     found = [kind(datastore=ref, committed=size, unshared=size) for ref, size in usage.items()]
-    return vim.vm.StorageInfo(perDatastoreUsage=found, timestamp=now())
+    return vim.vm.StorageInfo(perDatastoreUsage=found, timestamp=world.now())
 
 
 @derives(VM, "snapshot")

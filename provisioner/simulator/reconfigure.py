@@ -93,7 +93,7 @@ def apply_spec(change: Change, spec: Any) -> None:
             setattr(change.config, info.name, value)
     set_options(change.config, {item.key: str(item.value) for item in spec.extraConfig})
     change_devices(change, spec.deviceChange)
-    set_changed(change.config)
+    set_changed(change.world, change.config)
     complete(change.config)
 
 
@@ -117,6 +117,8 @@ def _reconfigure(run: TaskRun) -> None:
         message = f"Reconfigured {config.name}"
         world.log_event(vim.event.VmReconfiguredEvent, vm, message, configSpec=spec)
         world.touch(vm, *world.of_type(vim.Datastore), *world.of_type(vim.Network))
+    if vm.power == Power.poweredOn and spec.deviceChange:
+        world.guests.set_links(vm.hardware())
 
 
 def folder_of(vm: Machine) -> str:

@@ -23,6 +23,7 @@ from provisioner.simulator import (
     collector,
     datastores,
     folders,
+    permissions,
     power,
     service,
     snapshots,
@@ -82,12 +83,14 @@ def answer(call: Call, version: str) -> bytes:
     call.record = _target(world, ref, call.session)
     kind = type(call.record.ref)
     if name == "Fetch":
-        value = world.read(call.record, args.prop)
+        permissions.require_property(world, call.record, args.prop)
+        value = permissions.only_visible(world, world.read(call.record, args.prop))
         return codec.encode_result(name, value, codec.field_of(kind, args.prop).type, version)
     found = (METHODS.get((ancestor, name)) for ancestor in kind.__mro__)
     if (handler := next(filter(None, found), None)) is None:
         text = f"{name} is not simulated here"
         raise vmodl.fault.MethodNotFound(receiver=call.record.ref, method=name, msg=text)
+    permissions.check_call(call)
     vm = call.record.vm if isinstance(call.record, Snapshot) else call.record
     if isinstance(vm, Machine):
         require_allowed(vm, name)
@@ -160,6 +163,7 @@ class SoapHandler(BaseHTTPRequestHandler):
         self._control(b"")
 
     def _control(self, body: bytes) -> None:
+        SESSION.set(None)
         world, given = self.server.world, self.headers.get("Authorization", "")
         if is_allowed(world, self.client_address[0], given):
             status, found = control(world, self.command, self.path, body)
@@ -184,18 +188,21 @@ class SoapHandler(BaseHTTPRequestHandler):
             raise ValueError(size)
         return self.rfile.read(size)
 
-    def _session(self) -> Session | None:
+    def _session_key(self) -> str:
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
         except CookieError:
-            return None
-        return self.server.world.sessions.get(cookie.value) if cookie else None
+            return ""
+        return cookie.value if cookie else ""
 
     def _soap(self, body: bytes) -> None:
-        world, version = self.server.world, codec.version_from(self.headers.get("SOAPAction", ""))
-        before, status = self._session(), HTTPStatus.OK
-        call = Call(world, None, None, None, before)
-        SESSION.set(before)
+        with service.using_session(self.server.world, self._session_key()) as session:
+            SESSION.set(session)
+            self._call(body, Call(self.server.world, None, None, None, session))
+
+    def _call(self, body: bytes, call: Call) -> None:
+        version = codec.version_from(self.headers.get("SOAPAction", ""))
+        before, status = call.session, HTTPStatus.OK
         try:
             call.method, call.args = codec.decode(body)
             answered = perform(call, version)

@@ -16,7 +16,7 @@ from pyVmomi import vim, vmodl
 
 from provisioner.simulator.fault_rules import build_fault
 from provisioner.simulator.guests import GuestError
-from provisioner.simulator.world import DERIVED, Call, Record, World, answers, now
+from provisioner.simulator.world import DERIVED, Call, Record, World, answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,18 +33,18 @@ class TaskRun(Record):
     def __init__(self, call: Call, *, cancelable: bool, exclusive: bool) -> None:
         world, method, ref = call.world, call.method, call.record.ref
         entity = ref if isinstance(ref, vim.ManagedEntity) else None
-        key = world.new_id("task")
+        key, verb = world.new_id("task"), method.name
         info = vim.TaskInfo(
             key=key,
             task=vim.Task(key),
             name=getattr(method.type, method.wsdlName),
-            descriptionId=f"{method.type.__name__.rpartition('.')[2]}.{method.name}",
+            descriptionId=f"{method.type.__name__.rpartition('.')[2]}.{verb[:1].lower()}{verb[1:]}",
             entity=entity,
             entityName=world.name_of(entity) if entity else None,
             state=_State.queued,
             cancelable=cancelable,
-            reason=vim.TaskReasonUser(userName=world.settings.username),
-            queueTime=now(),
+            reason=vim.TaskReasonUser(userName=world.caller),
+            queueTime=world.now(),
         )
         super().__init__(vim.Task(key), info=info)
         self.info = info
@@ -84,11 +84,11 @@ class TaskRun(Record):
         with self.world.changed:
             if self in self.target.works:
                 self.target.works.remove(self)
-            self.update(completeTime=now(), cancelable=False, **ending)
+            self.update(completeTime=self.world.now(), cancelable=False, **ending)
 
     def _work(self, body: Callable[[TaskRun], Any]) -> Any:
         self.check_cancelled()
-        self.update(state=_State.running, startTime=now(), progress=0)
+        self.update(state=_State.running, startTime=self.world.now(), progress=0)
         self.cancelled.wait(self.delay_s)
         self.check_cancelled()
         self.world.get(self.target.ref)
@@ -117,9 +117,17 @@ def as_fault(error: Exception) -> Any:
 
 
 def task(
-    kind: Any, name: str, *, cancelable: bool = False, exclusive: bool = True
+    kind: Any,
+    name: str,
+    *,
+    cancelable: bool = False,
+    exclusive: bool = True,
+    claims: Callable[[Any], bool] = lambda _: True,
 ) -> Callable[[Callable[[TaskRun], Any]], Callable[[TaskRun], Any]]:
-    """Register the body of a ``..._Task`` method; it runs in a thread and may take its time."""
+    """Register the body of a ``..._Task`` method; it runs in a thread and may take its time.
+
+    ``claims`` tells from the arguments whether it keeps others from its object while it works.
+    """
 
     def register(body: Callable[[TaskRun], Any]) -> Callable[[TaskRun], Any]:
         @answers(kind, name)
@@ -134,7 +142,8 @@ def task(
             except vim.fault.TaskInProgress as fault:
                 run.end(error=fault, state=_State.error)
             else:
-                run.target.works.append(run)
+                if claims(call.args):
+                    run.target.works.append(run)
                 world.start_thread(lambda: run.run(body))
             return run.ref
 
@@ -158,7 +167,7 @@ def _cancel_task(call: Call) -> None:
 
 
 def _recent(world: World, entity: Any = None) -> list[Any]:
-    oldest = now() - RECENT
+    oldest = world.now() - RECENT
     return [
         run.ref
         for run in world.tasks

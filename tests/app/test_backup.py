@@ -47,7 +47,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = Office.build_house(state)
     made.store.add_lab(make_lab(), make_guests(make_lab()), make_audit())
     made.credentials.ensure_lab_key("ana-mlops", 1)
-    made.credentials.make_trial_key("ana-mlops")
+    made.credentials.make_trial_key("ana-mlops", "workbench")
     yield made
     made.close()
 

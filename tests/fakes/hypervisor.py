@@ -16,6 +16,7 @@ from provisioner.errors import (
     StoppedError,
     TemplateChangedError,
     VmGoneError,
+    VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
@@ -130,6 +131,8 @@ class FakeHypervisor:
             vm = self._find(identity.instance_uuid)
             if vm is None:
                 return None
+            if vm.connection is Connection.INACCESSIBLE:
+                raise VsphereUnavailableError(f"{vm.name} is inaccessible")
             seen = self._observe(vm)
             ours = seen.ownership is Ownership.OURS and seen.identity == identity
             return seen if ours else None
@@ -265,6 +268,8 @@ class FakeHypervisor:
         try:
             with self._verb("collect_evidence"):
                 pass
+        except VsphereUnavailableError:
+            raise
         except LabctlError as error:
             answer, known = f"not answered: {error.what}", False
         return Evidence(kind, name, moref, uuid, self.clock.now(), answer, gone if known else None)

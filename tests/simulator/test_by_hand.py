@@ -154,19 +154,85 @@ def test_the_later_of_two_tasks_on_a_vm_is_refused(start: Callable[..., Client])
     client.do(vm.PowerOnVM_Task())
 
 
-def test_clones_share_their_source_and_keep_others_out(start: Callable[..., Client]) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_clones_share_their_source(start: Callable[..., Client], *, linked: bool) -> None:
+    """One that reads the source's own disks keeps others out; a snapshot stays as it is."""
     client = start(method_delays_s={"CloneVM_Task": 0.5})
-    clones = [
-        client.template.CloneVM_Task(client.labs, f"clone-{number}", client.linked_spec())
-        for number in range(2)
-    ]
-    with pytest.raises(vim.fault.TaskInProgress):
-        client.do(client.template.PowerOnVM_Task())
+    spec = client.linked_spec()
+    if not linked:
+        spec.snapshot = spec.location.diskMoveType = None
+    clones = [client.template.CloneVM_Task(client.labs, f"{n}", spec) for n in range(2)]
+    power_on = client.template.PowerOnVM_Task()
+    if linked:
+        client.do(power_on)
+        assert clones[0].info.state == "running"
+    else:
+        with pytest.raises(vim.fault.TaskInProgress):
+            client.do(power_on)
     for one in clones:
         client.do(one)
-    snapshot = client.template.snapshot.currentSnapshot
-    client.simulator.world.settings.method_delays_s = {"RevertToSnapshot_Task": 0.5}
-    reverting = snapshot.RevertToSnapshot_Task()
+
+
+def test_who_works_on_a_snapshot_works_on_its_vm(start: Callable[..., Client]) -> None:
+    client = start(method_delays_s={"RevertToSnapshot_Task": 0.5})
+    reverting = client.template.snapshot.currentSnapshot.RevertToSnapshot_Task()
     with pytest.raises(vim.fault.TaskInProgress):
         client.do(client.template.PowerOnVM_Task())
     client.do(reverting)
+
+
+def link(vm: Any, *, connected: bool, **changes: Any) -> Any:
+    """Build the change of the link of a VM's NIC, as found, with what else shall change."""
+    (nic,) = [one for one in vm.config.hardware.device if hasattr(one, "macAddress")]
+    nic.connectable.connected = nic.connectable.startConnected = connected
+    for name, value in changes.items():
+        setattr(nic, name, value)
+    change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=nic)
+    return vim.vm.ConfigSpec(deviceChange=[change])
+
+
+def read_link(vm: Any) -> tuple[Any, ...]:
+    (nic,) = [one for one in vm.config.hardware.device if hasattr(one, "macAddress")]
+    return nic.connectable.connected, nic.connectable.startConnected, nic.macAddress
+
+
+def test_the_network_of_a_running_vm_is_cut_and_connected(client: Client) -> None:
+    vm = client.clone("cut")
+    client.do(vm.PowerOnVM_Task())
+    address = client.wait_until(vm, "guest.ipAddress", bool)
+    mac = read_link(vm)[2]
+    client.do(vm.ReconfigVM_Task(link(vm, connected=False)))
+    assert read_link(vm) == (False, False, mac)
+    assert vm.guest.ipAddress is None
+    client.do(vm.PowerOffVM_Task())
+    client.do(vm.PowerOnVM_Task())
+    assert read_link(vm) == (False, False, mac)
+    client.do(vm.ReconfigVM_Task(link(vm, connected=True)))
+    assert read_link(vm) == (True, True, mac)
+    assert client.wait_until(vm, "guest.ipAddress", bool) == address
+    other = link(vm, connected=False, macAddress="00:50:56:aa:bb:cc")
+    with pytest.raises(vim.fault.InvalidPowerState):
+        client.do(vm.ReconfigVM_Task(other))
+    assert read_link(vm) == (True, True, mac)
+
+
+def test_a_vm_that_is_off_is_connected_to_nothing(client: Client) -> None:
+    vm = client.clone("off")
+    client.do(vm.ReconfigVM_Task(link(vm, connected=False)))
+    client.do(vm.ReconfigVM_Task(link(vm, connected=True)))
+    assert read_link(vm)[:2] == (False, True)
+    client.do(vm.PowerOnVM_Task())
+    assert read_link(vm)[:2] == (True, True)
+
+
+def test_a_template_goes_and_its_clones_live(start: Callable[..., Client]) -> None:
+    client = start()
+    vm, files = client.clone("child"), client.simulator.world.files
+    (disk,) = [one for one in vm.config.hardware.device if hasattr(one, "capacityInKB")]
+    parent = disk.backing.parent.fileName
+    client.do(client.template.snapshot.currentSnapshot.RemoveSnapshot_Task(True))
+    assert parent in files
+    client.do(client.template.Destroy_Task())
+    assert parent in files, "the clone stands on it"
+    assert "[datastore-0] debian-13/debian-13.vmx" not in files
+    client.do(vm.PowerOnVM_Task())

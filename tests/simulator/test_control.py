@@ -79,6 +79,7 @@ def test_only_this_machine_may_control(simulator: Simulator) -> None:
         ("faults", ["lost"], "rule 0: a rule is an object"),
         ("faults", "[", "Expecting value"),
         ("state", {}, "give an object with some of remember, rollback, restart"),
+        ("state", {"remember": "x", "rollback": "start"}, "give one of remember, rollback and"),
         ("state", {"remember": ""}, "remember cannot be ''"),
         ("state", {"restart": "yes"}, "restart cannot be 'yes'"),
         ("state", {"rollback": "never"}, "no state 'never' is remembered: start"),

@@ -301,6 +301,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "seconds": ({"method": "*", "what": "lost", "seconds": 1}, "takes no seconds"),
     "past": ({"method": "*", "what": "restart", "seconds": -1}, "not negative"),
     "no task": ({"method": "Login", "what": "task-error"}, "starts a task"),
+    "cancel": ({"method": "CancelTask", "what": "task-error"}, "starts a task"),
     "task fault": ({"method": "*", "what": "task-error", "fault": "x"}, "'x' is neither"),
 }
 

@@ -151,6 +151,7 @@ def test_a_stop_ends_waits_and_tasks(
         (["--method-delay", "CloneVM_Task=soon"], "use METHOD=SECONDS"),
         (["--faults", "no-such-file"], "No such file"),
         (["--faults", __file__], "Extra data: line 1"),
+        (["--users", __file__], "Extra data: line 1"),
     ],
 )
 def test_options_that_are_refused(
@@ -172,25 +173,40 @@ def test_a_folder_open_to_others_is_refused(
     assert "chmod 700" in capsys.readouterr().err
 
 
-def test_fault_rules_come_from_a_file(
+def test_rules_and_users_come_from_files(
     run: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     rules = tmp_path / "faults.json"
     rules.write_text('[{"method": "CurrentTime", "what": "vim.fault.InvalidState"}]')
-    process = run("--faults", str(rules))
+    users = tmp_path / "users.json"
+    grants = [{"path": "DC0/vm/labs", "privileges": ["System.Read"]}]
+    users.write_text(json.dumps([{"name": "ana", "password": "a word", "grants": grants}]))
+    process = run("--faults", str(rules), "--users", str(users))
     found = endpoint(process, tmp_path / "state")
     client = SmartConnect(
         host=found["host"],
         port=found["port"],
-        user=found["username"],
-        pwd=(tmp_path / "state" / "password").read_text().strip(),
+        user="ana",
+        pwd="a word",
         sslContext=ssl.create_default_context(cafile=found["ca_file"]),
     )
+    search = client.RetrieveContent().searchIndex
+    assert search.FindByInventoryPath("DC0/vm/labs") is not None
+    assert search.FindByInventoryPath("DC0/vm/templates") is None
     with pytest.raises(vim.fault.InvalidState):
         client.CurrentTime()
     assert client.CurrentTime()
     client._stub.DropConnections()
     assert stop(process) == 0
+
+
+def test_a_bad_user_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = tmp_path / "users.json"
+    grants = [{"path": "DC0/nowhere", "privileges": []}]
+    users.write_text(json.dumps([{"name": "ana", "password": "a word", "grants": grants}]))
+    words = ["--state", str(tmp_path / "s"), "--guests", "null", "--users", str(users)]
+    assert main(words) == 1
+    assert "a grant has a path that exists" in capsys.readouterr().err
 
 
 def test_a_bad_rule_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
