@@ -47,3 +47,8 @@ def test_it_comes_back_as_it_was(days: int, login: str, name: str) -> None:
 def test_what_is_no_dossier_is_refused(text: str) -> None:
     with pytest.raises(StoreError, match="not one that this labctl knows"):
         parse_dossier(text)
+
+
+def test_the_longest_dossier_is_read() -> None:
+    text = build_dossier(make_lab(), make_guests(make_lab())[0])
+    assert parse_dossier(text + " " * (LONGEST_CHARS - len(text)))
