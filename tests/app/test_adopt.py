@@ -208,6 +208,23 @@ def test_of_two_generations_the_earlier_is_recorded_as_closed(office: Office) ->
     assert office.house.store.get_lab("ana-mlops").generation == 2
 
 
+def test_an_earlier_generation_is_not_taken_for_the_lab_when_the_later_is_refused(
+    office: Office,
+) -> None:
+    office.provision("ana-mlops")
+    office.hand.rename(office.guests()[0].moref, "ana-mlops-old")
+    office.forget()
+    lab = office.provision("ana-mlops", generation=2)
+    (guest,) = office.guests()
+    dossier = build_dossier(replace(lab, vcenter_uuid="another"), guest)
+    office.hypervisor.write_dossier(guest.identity, dossier)
+    office.lose_store()
+    found = adopt(office).comparison
+    assert [one.lab.state for one in found.adoptions] == [LabState.FORGOTTEN]
+    assert len(found.refusals) == 1
+    assert office.house.store.list_labs() == ()
+
+
 def test_a_vm_of_a_generation_that_is_recorded_without_it_is_refused(office: Office) -> None:
     office.provision("ana-mlops")
     office.hand.rename(office.guests()[0].moref, "ana-mlops-old")
