@@ -8,7 +8,7 @@ and only then decide.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from provisioner.errors import (
     VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestIdentity
-from provisioner.vsphere.lookup import Lookup, Place
+from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
@@ -93,15 +93,21 @@ class Acting:
 
     def list_clones(self, *names: str) -> list[Any]:
         """List the clones of some of the site's templates, or of all, that have not ended yet."""
-        try:
-            return self._list_clones(self._lookup.get_place(), names)
-        except VmGoneError:  # another reference since the site was looked up
-            return self._list_clones(self._lookup.get_place(anew=True), names)
+        return self._list_template_tasks(names, CLONE_TASK)
 
-    def _list_clones(self, place: Place, names: Iterable[str]) -> list[Any]:
-        known = place.templates
-        templates = [known[name] for name in names or known if name in known]
-        return self._list_tasks(templates, CLONE_TASK) if templates else []
+    def settle_template(self, name: str, limit_s: float) -> None:
+        """Wait until no task is under way on a template. Raises what `settle` does."""
+        self.settle(self._list_template_tasks((name,)), limit_s)
+
+    def _list_template_tasks(self, names: tuple[str, ...], description: str = "") -> list[Any]:
+        def list_tasks(known: Mapping[str, Any]) -> list[Any]:
+            templates = [known[name] for name in names or known if name in known]
+            return self._list_tasks(templates, description) if templates else []
+
+        try:
+            return list_tasks(self._lookup.get_place().templates)
+        except VmGoneError:  # another reference since the site was looked up
+            return list_tasks(self._lookup.get_place(anew=True).templates)
 
     def _list_tasks(self, vms: list[Any], description: str = "") -> list[Any]:
         """List the tasks on VMs that have not ended yet: all, or those of one description."""

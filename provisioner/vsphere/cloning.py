@@ -69,8 +69,11 @@ class Cloning:
             return self._look_again(order) if coming else machine
         if order.vim_task:
             task = self.session.refer(vim.Task, order.vim_task)
-            machine, _ = self._follow(task, order, f"wait for the clone {order.vm_name}")
-        return machine
+            doing = f"wait for the clone {order.vm_name}"
+            machine, _ = self._follow(task, order, doing, is_mine=False)
+        # A vCenter that was rolled back may have given the task's key to something else.
+        is_its = machine is not None and machine.vm.identity == order.identity
+        return self._confirm(machine, order.identity) if machine is not None and is_its else None
 
     def _clone(self, order: CloneOrder, on_task: Callable[[str], None]) -> Machine:
         doing = f"clone {order.vm_name}"
@@ -81,11 +84,13 @@ class Cloning:
                 machine = self._look_again(order)
             else:
                 on_task(get_moref(task))
-                machine, trouble = self._follow(task, order, doing)
+                machine, trouble = self._follow(task, order, doing, is_mine=True)
             if machine is not None:
-                return machine
+                return self._confirm(machine, order.identity)
             if trouble is None or not isinstance(trouble.__cause__, WITHOUT_EFFECT):
                 break
+            if isinstance(trouble.__cause__, vim.fault.TaskInProgress):
+                self.acting.settle_template(order.vm_template, self.session.limits.clone_s)
         raise self._explain(order, doing, trouble) from trouble
 
     def _send(self, order: CloneOrder, doing: str, *, anew: bool) -> tuple[Any, LabctlError | None]:
@@ -110,23 +115,26 @@ class Cloning:
         return task, None
 
     def _follow(
-        self, task: Any, order: CloneOrder, doing: str
+        self, task: Any, order: CloneOrder, doing: str, *, is_mine: bool
     ) -> tuple[Machine | None, LabctlError | None]:
         """Wait for the end of a clone and take its VM; without one, return what it ended with.
 
-        A clone that does not end in time is cancelled. Whether it was is seen at its end.
+        A clone that does not end in time is cancelled when this call started it. Whether it was
+        is seen at its end.
         """
         limit_s = self.session.limits.clone_s
         try:
             made = self.waiter.wait_for_task(task, limit_s, doing)
-            machine = self.machines.get(made) if made is not None else None
+            if made is not None:
+                return self.machines.get(made), None
         except TROUBLE as error:
             if isinstance(error, VsphereUnavailableError):
-                self.acting.cancel(task)
-                self.acting.settle([task], limit_s)
+                if is_mine:
+                    self.acting.cancel(task)
+                    self.acting.settle([task], limit_s)
+                elif self.acting.list_open([task]):
+                    raise
             return self.machines.find_own(order.identity), error
-        if machine is not None:
-            return self._confirm(machine, order.identity), None
         # The task ended well, and vCenter forgot it before it was read.
         return self.machines.find_own(order.identity), None
 

@@ -23,7 +23,7 @@ from provisioner.vsphere.session import Session
 from provisioner.vsphere.waiter import Waiter
 
 ROUNDS = 6
-"""How often a VM is looked at anew before it is given up: it is off, then gone, unless..."""
+"""How often a VM is looked at, and brought a step further, before it is given up."""
 REMEDIES = {
     Connection.DISCONNECTED: "its ESXi host is not connected to vCenter: bring the host back",
     Connection.ORPHANED: (

@@ -35,6 +35,7 @@ from provisioner.vsphere.devices import (
     list_disks,
     list_files,
     list_nics,
+    list_own_disks,
     name_network,
 )
 from provisioner.vsphere.properties import (
@@ -244,26 +245,32 @@ class Machines:
             spec = build_spec(snapshots, {vim.vm.Snapshot: [DEVICES_PATH]})
             held = {one.moref: list_disks(one.values) for one in retrieve(content, spec)}
         return tuple(
-            Machine(
-                ref=one.ref,
-                vm=replace(
-                    self._build_vm(one),
-                    snapshots=tuple(str(tree.name) for tree in trees[one.moref]),
-                    folder=tell_path(one.values.get("parent"), above),
-                ),
-                tools_running=one.values.get(TOOLS_PATH) == "guestToolsRunning",
-                disk_chains=tuple(
-                    list_files(disk)
-                    for disks in (
-                        list_disks(one.values),
-                        *(held.get(get_moref(tree.snapshot), []) for tree in trees[one.moref]),
-                    )
-                    for disk in disks
-                ),
-                nics=tuple(list_nics(one.values)),
-                folder=get_folder(str(one.values.get(VMX_PATH, ""))),
+            self._build_machine(
+                one, trees[one.moref], held, tell_path(one.values.get("parent"), above)
             )
             for one in readings
+        )
+
+    def _build_machine(
+        self, reading: Reading, trees: tuple[Any, ...], held: Mapping[str, list[Any]], path: str
+    ) -> Machine:
+        """Put a VM together: `held` are the disks of its snapshots, `path` its inventory folder."""
+        values = reading.values
+        disks = (list_disks(values), *(held.get(get_moref(tree.snapshot), []) for tree in trees))
+        chains = tuple(list_files(disk) for some in disks for disk in some)
+        folder = get_folder(str(values.get(VMX_PATH, "")))
+        return Machine(
+            ref=reading.ref,
+            vm=replace(
+                self._build_vm(reading),
+                snapshots=tuple(str(tree.name) for tree in trees),
+                folder=path,
+                own_disks=list_own_disks(chains, folder),
+            ),
+            tools_running=values.get(TOOLS_PATH) == "guestToolsRunning",
+            disk_chains=chains,
+            nics=tuple(list_nics(values)),
+            folder=folder,
         )
 
     def _build_vm(self, reading: Reading) -> ObservedVm:

@@ -199,7 +199,7 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
     slow = {one.site.method: one.kind.slow_s for one in faults if one.kind.slow_s}
     _slow_down(place, slow)
     world.faults.add(*({"method": f.site.method, "nth": f.nth, **f.kind.rule} for f in rules))
-    errors = []
+    errors: list[str] = []
     while (error := wait_for_end(place)) is not None and len(errors) <= len(faults):
         errors.append(error)
         place.ask(lambda labs: labs.retry(LAB, print))

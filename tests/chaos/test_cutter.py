@@ -42,7 +42,9 @@ def run_case(folder: Path, seed: int) -> tuple[list[str], list[str]]:
 
 def run_all(folder: Path, seeds: range) -> tuple[set[str], dict[int, list[str]]]:
     with ThreadPoolExecutor(LANES) as threads:
-        cases = dict(zip(seeds, threads.map(lambda seed: run_case(folder, seed), seeds)))
+        cases = dict(
+            zip(seeds, threads.map(lambda seed: run_case(folder, seed), seeds), strict=True)
+        )
     cuts = {cut for done, _ in cases.values() for cut in done}
     return cuts, {seed: wrong for seed, (_, wrong) in cases.items() if wrong}
 

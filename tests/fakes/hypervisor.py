@@ -319,4 +319,13 @@ class FakeHypervisor:
             connection=vm.connection,
             disabled_methods=vm.disabled_methods,
             dossier=read_dossier(self.installation, ours, vm.dossier) if ours else "",
+            own_disks=tuple(
+                sorted(
+                    {chain[-2] for chain in (*vm.disks, *vm.held_by_snapshots) if _is_own(chain)}
+                )
+            ),
         )
+
+
+def _is_own(chain: tuple[str, ...]) -> bool:
+    return len(chain) > 1 and chain[-1] == TEMPLATE_DISK

@@ -107,6 +107,17 @@ def test_work_on_the_template_is_waited_for(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
     order = make_order(hypervisor, make_identity())
+    vcenter.client.simulator.world.settings.method_delays_s = {"CreateSnapshot_Task": 0.7}
+    template = vcenter.client.template
+    snapshot = template.CreateSnapshot_Task("by somebody", "", memory=False, quiesce=False)
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    assert snapshot.info.state == "success", "theirs came first"
+
+
+def test_work_on_the_template_that_no_task_tells_of_is_tried_again(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor, make_identity())
     world = vcenter.client.simulator.world
     world.faults.add(
         {

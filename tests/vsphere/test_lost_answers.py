@@ -131,6 +131,20 @@ def test_a_clone_under_way_is_followed_by_its_task(
     assert "CloneVM_Task" not in count()
 
 
+def test_a_task_of_an_earlier_run_is_never_cancelled(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=1.2)
+    order = start_clone(hypervisor, order)
+    hasty = vcenter.connect_within(Limits(clone_s=0.3), OURS)
+    with pytest.raises(VsphereUnavailableError, match="not within"):
+        hasty.ensure_clone(order, ignore)
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    requests = vcenter.client.simulator.world.requests
+    assert (requests["CloneVM_Task"], requests["CancelTask"]) == (1, 0)
+
+
 def test_a_clone_under_way_is_found_without_its_task(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
@@ -156,6 +170,29 @@ def test_a_task_that_made_nothing_is_no_obstacle(
     assert again.identity == order.identity, "a task that ended well, and a VM removed since"
 
 
+def test_a_task_that_made_something_else_is_not_taken(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    other, order = make_order(hypervisor, vm_name="other"), make_order(hypervisor)
+    tasks: list[str] = []
+    hypervisor.ensure_clone(other, tasks.append)
+    vm = hypervisor.ensure_clone(replace(order, vim_task=tasks[0]), ignore)
+    assert vm.identity == order.identity
+    assert vcenter.list_names() == {other.vm_name, order.vm_name}
+
+
+def test_references_that_are_no_longer_good_are_looked_up_anew(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, count: Count
+) -> None:
+    order = make_order(hypervisor)
+    fault = {"method": "CloneVM_Task", "what": "vmodl.fault.ManagedObjectNotFound"}
+    vcenter.client.simulator.world.faults.add(fault)
+    count()
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    spent = count()
+    assert (spent["CloneVM_Task"], spent["FindByInventoryPath"]) == (2, 6)
+
+
 def test_a_name_that_nothing_visible_bears_is_unknown_not_taken(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
@@ -175,11 +212,13 @@ def test_a_clone_whose_task_a_restart_forgot_is_made_once(
     delay(vcenter, CloneVM_Task=0.5)
     world = vcenter.client.simulator.world
     world.faults.add({"method": "CloneVM_Task", "what": "restart", "when": "after"})
-    made = None
-    while made is None:
+
+    def is_made() -> bool:
         with contextlib.suppress(VsphereUnavailableError):
-            made = hypervisor.ensure_clone(order, ignore)
-    assert made.identity == order.identity
+            return hypervisor.ensure_clone(order, ignore).identity == order.identity
+        return False
+
+    wait_until(is_made)
     wait_until(lambda: not world.reserved_names)
     assert len(list(world.of_type(vim.VirtualMachine))) == 3, "two templates and one clone"
 
