@@ -1,7 +1,7 @@
 # Every target installs first what is missing, and says so. `make PYTHON=/path/to/python3 ...` chooses
 # another Python than the python3 in PATH.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test chaos check format bench lock clean
 
 # Ansible refuses to start without a UTF-8 locale, and a fresh Debian sets none.
 export LC_ALL := C.UTF-8
@@ -21,6 +21,10 @@ demo: ## provision and verify one lab on this machine, and say how to log in and
 test: ## run every test
 	@bootstrap/setup dev engine
 	@bootstrap/as-docker $(BIN)/python -m pytest
+
+chaos: ## kill every process, cut every connection: the long forms
+	@bootstrap/setup dev engine
+	@bootstrap/as-docker $(BIN)/python -m pytest tests/chaos -m chaos -s
 
 check: ## ruff, mypy strict, import-linter, ansible-lint, yamllint
 	@bootstrap/setup dev

@@ -34,6 +34,7 @@ from provisioner.rules.lease import (
     must_wait,
     refuse_ending,
 )
+from provisioner.rules.restored import find_restored_at
 
 LOG = logging.getLogger("labctl.leases")
 ACTOR = "lease"
@@ -119,6 +120,8 @@ class Leases:
         return doubts
 
     def _find_doubt(self, site: str, last: ClockReading | None) -> str | None:
+        if find_restored_at(self._house.store) is not None:
+            return "the store was put back from a backup; run labctl adopt"
         now_s = self._house.clock.monotonic_s()
         until_s, doubt = self._silent.get(site, (now_s, ""))
         if now_s < until_s:

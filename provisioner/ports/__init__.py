@@ -2,7 +2,8 @@
 
 Only frozen values of plain types cross a port. Every adapter translates its library's faults
 into `provisioner.errors` at its own edge. Waits take a deadline as `timeout_s`; running out of it
-raises the retryable error of that port, and means *unknown*.
+means *unknown*: GuestUnreachableError when the guest does not answer, VsphereUnavailableError only
+when vCenter does not, or asks to come again.
 """
 
 from provisioner.ports.clock import Clock

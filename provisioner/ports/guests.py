@@ -91,8 +91,8 @@ class Credentials(Protocol):
         """Return the lab's key. Raises CredentialError when there is none."""
         ...
 
-    def make_trial_key(self, lab_id: str) -> KeyPair:
-        """Make a key for one run of trials."""
+    def make_trial_key(self, lab_id: str, slot: str) -> KeyPair:
+        """Make the key for one run of trials on a guest, in place of one that a dead run left."""
         ...
 
     def destroy_trial_key(self, key: KeyPair) -> None:

@@ -67,7 +67,10 @@ class Hypervisor(Protocol):
         ...
 
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
-        """Find the genuine VM of this identity by its instance UUID; None when there is none."""
+        """Find the genuine VM of this identity by its instance UUID; None when there is none.
+
+        Raises VsphereUnavailableError when there is one whose mark vCenter cannot read now.
+        """
         ...
 
     def list_marked_vms(self) -> tuple[ObservedVm, ...]:

@@ -22,7 +22,7 @@ from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import ObservedVm, Ownership
 from provisioner.ports import CloneOrder
 from provisioner.rules.mark import Installation, build_dossier, build_mark
-from provisioner.vsphere.acting import CLONE_TASK, WITHOUT_EFFECT, Acting
+from provisioner.vsphere.acting import WITHOUT_EFFECT, Acting
 from provisioner.vsphere.devices import sort_nics
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
@@ -65,7 +65,8 @@ class Cloning:
         """Find the VM that stands, or that an earlier call is making, when it is whole."""
         machine = self.machines.find_own(order.identity)
         if machine is not None:
-            return self._look_again(order) if self._list_clones(order) else machine
+            coming = self.acting.list_clones(order.vm_template)
+            return self._look_again(order) if coming else machine
         if order.vim_task:
             task = self.session.refer(vim.Task, order.vim_task)
             machine, _ = self._follow(task, order, f"wait for the clone {order.vm_name}")
@@ -152,14 +153,10 @@ class Cloning:
         self.machines.require_own(machine, identity)
         return machine
 
-    def _list_clones(self, order: CloneOrder) -> list[Any]:
-        """List the clones of the order's template that have not ended yet."""
-        template = self.lookup.get_place().templates.get(order.vm_template)
-        return self.acting.list_tasks([template], CLONE_TASK) if template else []
-
     def _look_again(self, order: CloneOrder) -> Machine | None:
         """Find the VM once no clone is under way that could be it."""
-        self.acting.settle(self._list_clones(order), self.session.limits.clone_s)
+        coming = self.acting.list_clones(order.vm_template)
+        self.acting.settle(coming, self.session.limits.clone_s)
         return self.machines.find_own(order.identity)
 
     def _explain(self, order: CloneOrder, doing: str, trouble: LabctlError | None) -> LabctlError:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from provisioner.errors import NotOwnedError
 from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
     DestroyOutcome,
     Evidence,
     ObservedSite,
     ObservedVm,
-    Ownership,
     Sight,
 )
 from provisioner.model.spec import Site
@@ -54,10 +55,10 @@ class VsphereHypervisor:
         self._machines = machines = Machines(session, installation)
         self._waiter = waiter = Waiter(session, clock)
         self._seeing = Seeing(session)
-        acting = Acting(session, machines, waiter)
+        acting = Acting(session, lookup, machines, waiter)
         self._cloning = Cloning(session, installation, lookup, machines, acting, waiter)
         self._running = Running(session, installation, machines, acting, waiter, clock)
-        self._destroying = Destroying(session, lookup, machines, acting, self._running, waiter)
+        self._destroying = Destroying(session, machines, acting, self._running, waiter)
         self._asking = Asking(session, lookup, machines, waiter, clock)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -102,11 +103,15 @@ class VsphereHypervisor:
         return self._lookup.pin_template(vm_template)
 
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
-        """Find the genuine VM of this identity by its instance UUID; None when there is none."""
-        machine = self._machines.find(identity)
-        if machine is None or machine.vm.ownership is not Ownership.OURS:
-            return None
-        return machine.vm if machine.vm.identity == identity else None
+        """Find the genuine VM of this identity by its instance UUID; None when there is none.
+
+        Raises:
+            VsphereUnavailableError: there is a VM whose mark vCenter cannot read now.
+        """
+        with contextlib.suppress(NotOwnedError):
+            machine = self._machines.find_own(identity)
+            return machine.vm if machine is not None else None
+        return None
 
     def list_marked_vms(self) -> tuple[ObservedVm, ...]:
         """List every VM of the whole vCenter that carries a labctl mark, whoever made it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pyVmomi import vim
+
 from provisioner.vsphere.lookup import Place
 from provisioner.vsphere.properties import get_moref
 from provisioner.vsphere.session import Session
@@ -44,6 +46,11 @@ NEEDED: tuple[Needed, ...] = (
     ),
     Needed(
         FOLDER,
+        "to cut and connect guests' networks",
+        ("VirtualMachine.Interact.DeviceConnection",),
+    ),
+    Needed(
+        FOLDER,
         "to power guests on and off",
         ("VirtualMachine.Interact.PowerOn", "VirtualMachine.Interact.PowerOff"),
     ),
@@ -66,11 +73,8 @@ def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
     wanted = sorted({name for row in NEEDED for name in row.privileges})
 
     def ask(content: Any) -> set[tuple[str, str]]:
-        answer = content.authorizationManager.HasPrivilegeOnEntities(
-            entity=[ref for refs in entities.values() for ref in refs.values()],
-            sessionId=session.login.key,
-            privId=wanted,
-        )
+        refs = [ref for found in entities.values() for ref in found.values()]
+        answer = _ask(content, session.login.key, refs, wanted)
         return {
             (get_moref(one.entity), each.privId)
             for one in answer
@@ -87,6 +91,21 @@ def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
         if (get_moref(ref), name) not in granted
     )
     return tuple(dict.fromkeys(missing))
+
+
+def _ask(content: Any, session_key: str, refs: list[Any], wanted: list[str]) -> Any:
+    """Ask for privileges on objects; of one that may not even be read, nothing is answered."""
+    while refs:
+        try:
+            return content.authorizationManager.HasPrivilegeOnEntities(
+                entity=refs, sessionId=session_key, privId=wanted
+            )
+        except vim.fault.NoPermission as fault:
+            readable = [ref for ref in refs if get_moref(ref) != get_moref(fault.object)]
+            if len(readable) == len(refs):
+                raise
+            refs = readable
+    return ()
 
 
 def _list_entities(place: Place) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from provisioner.errors import NotFoundError, NotOwnedError, TemplateChangedError, VmGoneError
+from provisioner.errors import (
+    NotFoundError,
+    NotOwnedError,
+    TemplateChangedError,
+    VmGoneError,
+    VsphereUnavailableError,
+)
 from provisioner.model.observed import (
     Connection,
     DestroyResult,
@@ -18,9 +24,11 @@ from provisioner.model.observed import (
 )
 from provisioner.ports import Hypervisor
 from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY
+from provisioner.vsphere.session import Limits
 from tests.contract.guests import OURS, THEIRS, Guest, clone, make_identity, make_order
 from tests.contract.vcenters import PLACE, Vcenter
 
+WELL = (Connection.CONNECTED, Connection.INVALID)  # the simulator shows no invalid VM
 DOSSIER = 'hire: "ana@example.com"\nlease_until: 2026-03-16'
 
 
@@ -169,6 +177,48 @@ def test_a_renamed_vm_is_the_same_guest(vcenter: Vcenter, guest: Guest) -> None:
     }
     assert guest.destroy() is DestroyResult.DESTROYED
     assert set(guest.ask().values()) == {True}
+
+
+def test_a_vm_moved_to_another_folder_is_the_same_guest(vcenter: Vcenter, guest: Guest) -> None:
+    elsewhere = "/DC0/vm/elsewhere"
+    vcenter.move(guest.vm.moref, elsewhere)
+    assert see(guest) == replace(guest.vm, folder=elsewhere)
+    assert [vm.folder for vm in guest.hypervisor.list_marked_vms()] == [elsewhere]
+    assert guest.ask()["uuid"] is guest.ask()["mark"] is False
+    assert guest.destroy() is DestroyResult.DESTROYED
+    assert set(guest.ask().values()) == {True}
+
+
+@pytest.mark.parametrize("connection", [one for one in Connection if one not in WELL])
+def test_a_vm_that_vcenter_has_lost_is_residue_with_a_remedy(
+    vcenter: Vcenter, guest: Guest, connection: Connection
+) -> None:
+    vcenter.lose(guest.vm.moref, connection)
+    if connection is Connection.INACCESSIBLE:
+        with pytest.raises(VsphereUnavailableError, match="inaccessible"):
+            see(guest)
+    else:
+        assert see(guest).connection is connection
+    outcome = guest.hypervisor.destroy_vm(guest.record)
+    assert outcome.result is DestroyResult.RESIDUE
+    assert f"it is {connection}" in outcome.detail
+    assert guest.record.birth_disks[0] in vcenter.list_files()
+    vcenter.lose(guest.vm.moref, Connection.CONNECTED)
+    assert guest.destroy() is DestroyResult.DESTROYED
+
+
+def test_a_vm_under_backup_is_residue_once_it_was_waited_for(
+    vcenter: Vcenter, guest: Guest
+) -> None:
+    vcenter.disable(guest.vm.moref, "Destroy_Task")
+    assert "Destroy_Task" in see(guest).disabled_methods
+    hasty = vcenter.connect_within(Limits(backup_s=0.2), OURS)
+    outcome = hasty.destroy_vm(guest.record)
+    assert outcome.result is DestroyResult.RESIDUE
+    assert "Destroy_Task" in outcome.detail
+    assert vcenter.list_names() == {guest.vm.name}
+    vcenter.disable(guest.vm.moref)
+    assert guest.destroy() is DestroyResult.DESTROYED
 
 
 @pytest.mark.parametrize("wanted", [PowerState.ON, PowerState.OFF])

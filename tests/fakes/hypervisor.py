@@ -16,6 +16,7 @@ from provisioner.errors import (
     StoppedError,
     TemplateChangedError,
     VmGoneError,
+    VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
@@ -130,6 +131,8 @@ class FakeHypervisor:
             vm = self._find(identity.instance_uuid)
             if vm is None:
                 return None
+            if vm.connection is Connection.INACCESSIBLE:
+                raise VsphereUnavailableError(f"{vm.name} is inaccessible")
             seen = self._observe(vm)
             ours = seen.ownership is Ownership.OURS and seen.identity == identity
             return seen if ours else None
@@ -314,4 +317,13 @@ class FakeHypervisor:
             connection=vm.connection,
             disabled_methods=vm.disabled_methods,
             dossier=read_dossier(self.installation, ours, vm.dossier) if ours else "",
+            own_disks=tuple(
+                sorted(
+                    {chain[-2] for chain in (*vm.disks, *vm.held_by_snapshots) if _is_own(chain)}
+                )
+            ),
         )
+
+
+def _is_own(chain: tuple[str, ...]) -> bool:
+    return len(chain) > 1 and chain[-1] == TEMPLATE_DISK

@@ -87,6 +87,7 @@ def test_several_guests_have_a_block_and_a_port_each(tmp_path: Path) -> None:
     assert ask_ssh(folder, "workbench")["localforward"] == "5000 [127.0.0.1]:5000"
     readme = (folder / "README.md").read_text()
     assert "2 Linux machines" in readme
+    assert "-i PATH-OF-YOUR-KEY workbench" in readme, "the first is the example"
     assert "<http://127.0.0.1:5001>" in readme
     assert (folder / "known_hosts").read_text().count("\n") == 2
 
@@ -102,6 +103,7 @@ def test_the_archive_says_where_to_unpack_it() -> None:
 def test_the_readme_answers_what_a_hire_asks() -> None:
     readme = build(lab_with("mlflow_server", "toolchain", "docker_engine"))["README.md"]
     for answer in (
+        "one Linux machine of",
         "2026-03-16 09:30 UTC",
         "`ana`",
         "http://127.0.0.1:5000",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import Ownership
 from provisioner.rules.mark import (
+    LONGEST_CHARS,
     Installation,
     build_dossier,
     build_mark,
@@ -37,6 +38,17 @@ def test_the_case_of_a_uuid_does_not_matter() -> None:
 
 def test_our_mark_on_another_vm_is_a_copy() -> None:
     assert read_mark(OURS, MARK, OTHER_UUID) == (Ownership.COPY, IDENTITY)
+
+
+def test_blanks_count_for_the_length_of_a_mark() -> None:
+    assert read_mark(OURS, MARK.ljust(LONGEST_CHARS), UUID) == (Ownership.OURS, IDENTITY)
+    assert read_mark(OURS, MARK.ljust(LONGEST_CHARS + 1), UUID) == (Ownership.VOID, None)
+
+
+@pytest.mark.parametrize("number", ["v", "generation"])
+def test_a_claim_of_another_installation_must_be_well_formed_too(number: str) -> None:
+    theirs = json.loads(build_mark(Installation("site-a-2", b"x" * 32), IDENTITY))
+    assert read_mark(OURS, json.dumps({**theirs, number: True}), UUID) == (Ownership.VOID, None)
 
 
 def test_another_installations_mark_is_theirs_whatever_it_says() -> None:

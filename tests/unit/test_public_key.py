@@ -98,6 +98,16 @@ def test_accepted_and_spelled_without_its_comment(name: str, dress: str) -> None
     assert parse_public_key(dress.format(line)) == line
 
 
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_the_limit_is_one_of_bytes(letter: str) -> None:
+    letters, rest = divmod(LIMIT_BYTES - len(ED25519) - 1, len(letter.encode()))
+    fits = f"{ED25519} {letter * letters}{'x' * rest}"
+    assert len(fits.encode()) == LIMIT_BYTES
+    assert parse_public_key(fits) == ED25519
+    with pytest.raises(InputError, match="is larger than 16 kB"):
+        parse_public_key(f"{fits} ")
+
+
 @pytest.mark.parametrize("name", ["ed25519", "rsa 3072", SK_ED25519, SK_ECDSA])
 def test_openssh_agrees(name: str, tmp_path: Path) -> None:
     path = tmp_path / "key.pub"

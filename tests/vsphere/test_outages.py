@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from provisioner.errors import RolledBackError, VmGoneError, VsphereUnavailableError
+from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import DestroyResult
+from provisioner.simulator.restore import restart as restart_world
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
 from tests.contract.conftest import wait_until
-from tests.contract.guests import ADDRESS_S, OURS, clone, make_identity
+from tests.contract.guests import ADDRESS_S, OURS, clone, make_identity, make_order
 from tests.contract.vcenters import Simulated
 from tests.simulator.conftest import Client
+from tests.vsphere.conftest import Meddler
 
 KEY = "guestinfo.labctl.hostkey"
 
@@ -93,6 +96,45 @@ def test_a_wait_for_what_a_rollback_took_ends(hypervisor: VsphereHypervisor, wor
         world.faults.add({"method": "WaitForUpdatesEx", "what": "rollback"})
         with pytest.raises(VmGoneError):
             lost.result()
+
+
+def renumber(world: Any) -> None:
+    """Restart, as a thread sees it that asks on after another one has logged in again."""
+    sessions = dict(world.sessions)
+    restart_world(world)
+    world.sessions.update(sessions)
+
+
+@pytest.mark.parametrize("method", ["RetrievePropertiesEx", "DestroyView"])
+def test_vms_that_get_new_references_while_they_are_looked_up_are_found(
+    hypervisor: VsphereHypervisor, meddler: Meddler, world: Any, method: str
+) -> None:
+    guest = clone(hypervisor)
+    meddler.do_before(method, lambda: renumber(world))
+    (marked,) = hypervisor.list_marked_vms()
+    meddler.do_before(method, lambda: renumber(world))
+    seen = hypervisor.find_vm(guest.identity)
+    assert seen is not None
+    assert seen.identity == marked.identity == guest.identity
+    assert len({seen.moref, marked.moref, guest.vm.moref}) > 1
+
+
+def test_a_clone_is_seen_coming_from_a_template_with_a_new_reference(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, world: Any
+) -> None:
+    clone(hypervisor, make_identity("first"))  # so that the template's reference is known
+    renumber(world)
+    world.settings.method_delays_s = {"CloneVM_Task": 0.7}
+    other = vcenter.connect(OURS)
+    order = make_order(other, make_identity())
+    with ThreadPoolExecutor(1) as pool:
+        sent = world.requests["CloneVM_Task"]
+        coming = pool.submit(other.ensure_clone, order, lambda _: None)
+        wait_until(lambda: world.requests["CloneVM_Task"] > sent)
+        record = GuestRecord(order.identity, order.vm_name, "nonce", pin=order.pin)
+        assert hypervisor.destroy_vm(record).result is DestroyResult.DESTROYED
+        coming.exception()
+    assert vcenter.list_names() == {"ana-mlops-first"}
 
 
 def test_many_guests_boot_through_a_restart(hypervisor: VsphereHypervisor, world: Any) -> None:
