@@ -194,17 +194,22 @@ class Comparing:
         return GuestRecord(identity, build_vm_name(lab.lab_id, slot), secrets.token_hex(16))
 
     def _learn(self, found: FoundGuest) -> GuestRecord:
-        """Build a guest's record with the host key and the address that vCenter shows."""
-        guest, identity = build_guest(found, self._site), found.guest.identity
-        is_on = found.vm.power_state is PowerState.ON
-        host_key = address = ""
-        with suppress(GuestUnreachableError, CredentialError):
-            text = self._hypervisor.wait_for_guestinfo(identity, HOST_KEY_INFO, LOOK_S)
-            host_key = parse_published_host_key(text, guest.nonce)
-        if is_on and guest.mac:
+        """Build a guest's record with its host key, if it is known, and the address it has now."""
+        guest, address = build_guest(found, self._site), ""
+        if found.vm.power_state is PowerState.ON and guest.mac:
             with suppress(GuestUnreachableError):
-                address = self._hypervisor.wait_for_address(identity, guest.mac, LOOK_S)
-        return replace(guest, host_key=host_key, address=address)
+                address = self._hypervisor.wait_for_address(guest.identity, guest.mac, LOOK_S)
+        return replace(
+            guest, host_key=guest.host_key or self._find_host_key(guest), address=address
+        )
+
+    def _find_host_key(self, guest: GuestRecord) -> str:
+        """Read the host key that a guest published; empty when it is not shown any more."""
+        try:
+            text = self._hypervisor.wait_for_guestinfo(guest.identity, HOST_KEY_INFO, LOOK_S)
+            return parse_published_host_key(text, guest.nonce)
+        except (GuestUnreachableError, CredentialError):
+            return ""
 
     def _find_doubts(self, found: FoundLab, guests: tuple[GuestRecord, ...]) -> Iterator[str]:
         """Say what labctl lacks to work on a lab's guests."""

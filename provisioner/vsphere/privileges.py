@@ -7,6 +7,7 @@ from typing import Any
 
 from pyVmomi import vim
 
+from provisioner.errors import NotFoundError, VmGoneError, VsphereUnavailableError
 from provisioner.vsphere.lookup import Place
 from provisioner.vsphere.properties import get_moref
 from provisioner.vsphere.session import Session
@@ -68,7 +69,11 @@ NEEDED: tuple[Needed, ...] = (
 
 
 def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
-    """List what the account lacks, as "privilege on object", in the order of the table."""
+    """List what the account lacks, as "privilege on object", in the order of the table.
+
+    Raises:
+        VsphereUnavailableError: the site's objects got new references since they were looked up.
+    """
     entities = {where: refs for where, refs in _list_entities(place).items() if refs}
     wanted = sorted({name for row in NEEDED for name in row.privileges})
 
@@ -82,7 +87,12 @@ def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
             if each.isGranted
         }
 
-    granted = session.read("ask for the account's privileges", ask) if entities else set()
+    try:
+        granted = session.read("ask for the account's privileges", ask) if entities else set()
+    except (NotFoundError, VmGoneError) as error:
+        raise VsphereUnavailableError(
+            error.what, hint="it was there a moment before: run the same command again"
+        ) from error
     missing = (
         f"{name} on {title}"
         for row in NEEDED

@@ -117,7 +117,11 @@ def test_a_lab_is_failed_when_labctl_could_not_log_in(office: Office) -> None:
     office.provision("ana-mlops")
     office.provision("bob-mlops")
     office.house.credentials.destroy_lab_keys("ana-mlops")
-    office.hand.set_option(office.guests("bob-mlops")[0].moref, HOST_KEY_INFO, "nonsense")
+    bobs, (guest,) = office.house.store.get_lab("bob-mlops"), office.guests("bob-mlops")
+    office.hypervisor.write_dossier(
+        guest.identity, build_dossier(bobs, replace(guest, host_key=""))
+    )
+    office.hand.set_option(guest.moref, HOST_KEY_INFO, "nonsense")
     office.lose_store()
     adopt(office)
     ana, bob = (office.house.store.get_lab(lab) for lab in ("ana-mlops", "bob-mlops"))
@@ -127,6 +131,17 @@ def test_a_lab_is_failed_when_labctl_could_not_log_in(office: Office) -> None:
     assert (office.guests("bob-mlops")[0].host_key, ana.ready_at) == ("", None)
     assert is_complete(office.teardown("ana-mlops"))
     assert is_complete(office.teardown("bob-mlops"))
+
+
+def test_a_host_key_that_was_published_and_not_pinned_is_learned(office: Office) -> None:
+    lab = office.provision("ana-mlops")
+    (guest,) = office.guests()
+    dossier = build_dossier(lab, replace(guest, host_key=""))
+    office.hypervisor.write_dossier(guest.identity, dossier)
+    office.lose_store()
+    adopt(office)
+    assert office.guests()[0].host_key == guest.host_key
+    assert office.house.store.get_lab("ana-mlops").state is LabState.READY
 
 
 def test_a_disk_from_elsewhere_stops_the_teardown_of_an_adopted_lab(office: Office) -> None:

@@ -38,6 +38,10 @@ GRACE_S = 5.0
 POLL_S = 0.02
 
 
+class StuckError(Exception):
+    """Work did not end by its deadline."""
+
+
 @dataclass
 class HastyHouse(ChaosHouse):
     """A house whose adapter of vCenter has short limits, and whose engine is in memory."""
@@ -80,13 +84,14 @@ def working(place: Ground) -> Iterator[None]:
 def wait_for_end(place: Ground) -> str | None:
     """Wait for the end of the newest work; return what it failed with, None when it is well.
 
-    Raises AssertionError when it does not end by its deadline.
+    Raises StuckError when it does not end by its deadline.
     """
     end_s = time.monotonic() + DEADLINE_S + GRACE_S
     while True:
         status, error = place.query("SELECT status, error FROM work ORDER BY serial DESC")[0]
         if status in ("done", "failed"):
             return json.loads(error)["what"] if error else None
-        last = place.query("SELECT * FROM progress ORDER BY serial DESC LIMIT 3")
-        assert time.monotonic() < end_s, f"stuck after {last}"
+        if time.monotonic() > end_s:
+            last = place.query("SELECT * FROM progress ORDER BY serial DESC LIMIT 3")
+            raise StuckError(f"stuck after {last}")
         threading.Event().wait(POLL_S)

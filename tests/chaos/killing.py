@@ -78,7 +78,8 @@ def try_case(nursery: Nursery, folder: Path, case: Case) -> Outcome:
         place.ask_provision()
         if case.workflow == "teardown":
             assert nursery.live(place).status == 0
-            assert place.find_wrong_provision() == []
+            wrong = place.find_wrong_provision()
+            assert wrong == [], wrong
             place.ask_teardown()
         killed = [nursery.live(place, kill.point, kill.moment).status for kill in case.kills]
         with _noting_mutations(place) as mutations:

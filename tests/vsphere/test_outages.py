@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,6 +118,16 @@ def test_vms_that_get_new_references_while_they_are_looked_up_are_found(
     assert seen is not None
     assert seen.identity == marked.identity == guest.identity
     assert len({seen.moref, marked.moref, guest.vm.moref}) > 1
+
+
+def test_a_site_that_gets_new_references_while_it_is_looked_at_is_looked_at_again_later(
+    hypervisor: VsphereHypervisor, meddler: Meddler, world: Any
+) -> None:
+    before = hypervisor.check_sight()
+    meddler.do_before("HasPrivilegeOnEntities", lambda: renumber(world))
+    with pytest.raises(VsphereUnavailableError, match="no longer there"):
+        hypervisor.check_sight()
+    assert replace(hypervisor.check_sight(), event_key=before.event_key) == before
 
 
 def test_a_clone_is_seen_coming_from_a_template_with_a_new_reference(
