@@ -150,9 +150,10 @@ def _place(*slots: str) -> Iterator[Ground]:
     with (
         TemporaryDirectory(prefix="labctl-chaos-") as folder,
         ground(Path(folder) / "case", *slots) as place,
-        working(place),
     ):
-        yield place
+        _be_slow_once(place)
+        with working(place):
+            yield place
 
 
 def record_sites() -> list[Site]:
@@ -196,8 +197,9 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
     """See a piece of work to its end, and ask again for it where a fault may have ended it."""
     world = place.simulator.world
     rules = [one for one in faults if one.kind.rule]
-    slow = {one.site.method: one.kind.slow_s for one in faults if one.kind.slow_s}
-    _slow_down(place, slow)
+    world.settings.method_delays_s |= {
+        one.site.method: one.kind.slow_s for one in faults if one.kind.slow_s
+    }
     world.faults.add(*({"method": f.site.method, "nth": f.nth, **f.kind.rule} for f in rules))
     errors: list[str] = []
     while (error := wait_for_end(place)) is not None and len(errors) <= len(faults):
@@ -217,15 +219,15 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
         report.wrong.append(f"did not heal by itself: {errors}")
 
 
-def _slow_down(place: Ground, slow: dict[str, float]) -> None:
-    """Let the next task of each of these methods take so long, and those after it no longer."""
-    delays_s = place.simulator.world.settings.method_delays_s = slow
+def _be_slow_once(place: Ground) -> None:
+    """Let a method that starts slow tasks start one of them only."""
+    settings = place.simulator.world.settings
 
     class Handler(SoapHandler):
         def _soap(self, body: bytes) -> None:
             super()._soap(body)
-            for method in [one for one in delays_s if f"<{one} ".encode() in body]:
-                delays_s.pop(method, None)
+            for method in [one for one in settings.method_delays_s if f"<{one} ".encode() in body]:
+                settings.method_delays_s.pop(method, None)
 
     place.simulator.server.RequestHandlerClass = Handler
 
