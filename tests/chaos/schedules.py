@@ -26,6 +26,7 @@ SLOW_S = LIMITS.clone_s + 1.0
 OUT_S = 0.6
 SLOTS = (("workbench",), ("left", "right"))
 MOST_EXTRAS = 2
+WORKFLOWS = ("provision", "teardown")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def list_faults(sites: Iterable[Site]) -> list[Fault]:
 def build_schedule(sites: Iterable[Site], seed: int) -> list[Fault]:
     """Build the faults of a seed."""
     chance, faults = random.Random(seed), []  # noqa: S311 - to be repeated
-    for workflow in ("provision", "teardown"):
+    for workflow in WORKFLOWS:
         possible = list_faults(site for site in sites if site.workflow == workflow)
         faults.append(possible[seed % len(possible)])
         faults += [
@@ -160,7 +161,7 @@ def record_sites() -> list[Site]:
     """Record an undisturbed provision and teardown."""
     sites = []
     with _place() as place:
-        for workflow in ("provision", "teardown"):
+        for workflow in WORKFLOWS:
             ask(place, workflow)
             before = dict(place.simulator.world.requests)
             assert wait_for_end(place) is None
@@ -179,7 +180,7 @@ def run_schedule(sites: Iterable[Site], seed: int) -> Report:
     report = Report(seed, build_schedule(tuple(sites), seed))
     began_s = time.monotonic()
     with _place(*SLOTS[seed % 2]) as place:
-        for workflow in ("provision", "teardown"):
+        for workflow in WORKFLOWS:
             ask(place, workflow)
             faults = [one for one in report.faults if one.site.workflow == workflow]
             try:
