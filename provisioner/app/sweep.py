@@ -92,7 +92,7 @@ class Sweeping:
                 f"the store is new, but {ours} VMs carry this installation's mark",
                 hint="run labctl adopt first: it rebuilds the store from them",
             )
-        if doubts := list_doubts(self._list_labs(survey), self._hypervisor.check_sight()):
+        if doubts := self._find_doubts(survey):
             raise NotProvedError(
                 f"nothing was touched: {'; '.join(doubts)}",
                 hint="mend it and run it again; docs/runbook.md lists the vSphere role",
@@ -101,6 +101,12 @@ class Sweeping:
         now = ClockReading(clock.now(), clock.monotonic_s())
         if doubt := find_clock_doubt(now, None, self._hypervisor.read_clock()):
             raise ClockError(f"nothing was touched: {doubt}", hint="set the clock that is wrong")
+
+    def _find_doubts(self, survey: Survey) -> tuple[str, ...]:
+        labs = self._list_labs(survey)
+        if survey.orphans and not labs:
+            return ("no lab is known that says which vCenter this should be",)
+        return list_doubts(labs, self._hypervisor.check_sight())
 
     def destroy(self, survey: Survey, on_end: Callable[[Swept], None]) -> tuple[Swept, ...]:
         """Destroy the orphans one by one; UUID and mark are read again right before each.

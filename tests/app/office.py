@@ -1,5 +1,8 @@
 """An installation whose house is real, on a simulated vCenter; its guests boot and are reached."""
 
+# mypy: allow-untyped-calls
+# pyVmomi makes its types at run time
+
 from __future__ import annotations
 
 import base64
@@ -13,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from provisioner.app.wiring import House
 from provisioner.credentials import ensure_installation
@@ -202,24 +205,27 @@ class Office:
         return self.hand.connect(installation)
 
 
-def take_picture(hand: Simulated) -> dict[str, tuple[Any, ...]]:
+PICTURED = ("name", "config.instanceUuid", "config.changeVersion", "runtime.powerState")
+Picture = dict[str, dict[str, Any]]
+
+
+def take_picture(hand: Simulated) -> Picture:
     """Read of every VM what anybody's hand on it would change, with a stock client."""
     client = hand.client
     view = client.content.viewManager.CreateContainerView(
         client.content.rootFolder, [vim.VirtualMachine], True
     )
+    query = vmodl.query.PropertyCollector
+    way = query.TraversalSpec(type=vim.view.ContainerView, path="view", name="view", skip=False)
+    spec = query.FilterSpec(
+        objectSet=[query.ObjectSpec(obj=view, skip=True, selectSet=[way])],
+        propSet=[query.PropertySpec(type=vim.VirtualMachine, pathSet=list(PICTURED))],
+    )
     try:
-        return {
-            vm._moId: (
-                vm.name,
-                vm.config.instanceUuid,
-                vm.config.changeVersion,
-                vm.runtime.powerState,
-            )
-            for vm in view.view
-        }
+        found = client.content.propertyCollector.RetrieveProperties([spec])
     finally:
         view.DestroyView()
+    return {one.obj._moId: {prop.name: prop.val for prop in one.propSet} for one in found}
 
 
 @contextmanager
