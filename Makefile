@@ -22,9 +22,9 @@ test: ## run every test
 	@bootstrap/setup dev engine
 	@bootstrap/as-docker $(BIN)/python -m pytest
 
-chaos: ## put faults into the code and into the world, for some minutes; the tests must see them
+chaos: ## kill every process, cut every connection: the long forms
 	@bootstrap/setup dev engine
-	@bootstrap/as-docker $(BIN)/python -m pytest -m chaos tests/chaos
+	@bootstrap/as-docker $(BIN)/python -m pytest tests/chaos -m chaos -s
 
 check: ## ruff, mypy strict, import-linter, ansible-lint, yamllint
 	@bootstrap/setup dev

@@ -21,10 +21,10 @@ LabctlError                        what happened, where, and what to do next
 |  |- TaskFailedError              a vim task ended in error
 |  |- RolledBackError              vCenter shows an older state than it showed before
 |  |- ClockError                   vCenter's clock and this machine's disagree
-|  `- VsphereUnavailableError  (5) no answer: the outcome is unknown, asking again is right
+|  `- VsphereUnavailableError  (5) no answer, or to come again: the outcome is unknown
 |- ConvergeError               (4) Ansible did not bring the guest to the blueprint
 |  |- PlayFailedError              a play task failed on a guest
-|  `- GuestUnreachableError    (5) Ansible or SSH cannot reach a guest
+|  `- GuestUnreachableError    (5) a guest does not answer Ansible, SSH or vCenter in time
 |- ShellError                  (4) a command over SSH could not be run
 |  `- HostKeyError                 the guest's host key is not the pinned one
 |- CheckFailedError            (4) a check or trial saw something else than it should
@@ -181,7 +181,7 @@ class ClockError(VsphereError):
 
 
 class VsphereUnavailableError(VsphereError):
-    """No answer in time: the outcome is unknown, never failed."""
+    """VCenter does not answer, or asks to come again: the outcome is unknown, never failed."""
 
     exit_code = 5
     retryable = True
@@ -196,7 +196,7 @@ class PlayFailedError(ConvergeError):
 
 
 class GuestUnreachableError(ConvergeError):
-    """A guest does not answer over SSH."""
+    """A guest does not answer: over SSH, or through vCenter in time."""
 
     exit_code = 5
     retryable = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from provisioner.app.labs import Labs
 from provisioner.model.lab import GuestRecord, GuestState, Lab
 from provisioner.model.observed import ObservedVm
+from provisioner.model.spec import Site
 from provisioner.ports import Hypervisor
 from provisioner.rules.drift import Difference, build_drift
 
@@ -23,11 +25,17 @@ class GuestDrift:
 def observe_drift(labs: Labs, lab: Lab) -> tuple[GuestDrift, ...]:
     """Ask vCenter for each guest of a lab and compare it with its record."""
     site = labs.get_site_of(lab)
-    hypervisor = labs.house.get_hypervisor(site)
+    return compare_guests(labs.house.get_hypervisor(site), site, lab, labs.list_guests(lab))
+
+
+def compare_guests(
+    hypervisor: Hypervisor, site: Site, lab: Lab, records: Iterable[GuestRecord]
+) -> tuple[GuestDrift, ...]:
+    """Compare guests of a lab with what its site's vCenter shows of them."""
     sizes_gib = {one.name: one.disk_gib for one in hypervisor.observe_site().templates}
     templates = {spec.slot: spec.vm_template for spec in lab.blueprint.guests}
     guests = []
-    for record in labs.list_guests(lab):
+    for record in records:
         vm, answer = _observe(hypervisor, record)
         template_gib = sizes_gib.get(templates[record.identity.slot]) or None
         drift = build_drift(lab, site, record, vm, template_gib=template_gib, answer=answer)

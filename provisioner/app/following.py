@@ -6,14 +6,14 @@ from collections.abc import Callable
 from time import monotonic
 
 from provisioner.app.wiring import House
-from provisioner.app.worker_process import find_worker, has_ended, start_worker
+from provisioner.app.worker_process import find_end, find_worker, start_worker
 from provisioner.errors import LabctlError, from_data
 from provisioner.model.lab import OPEN_WORK, Progress, WorkItem, WorkStatus
 
 POLL_S = 0.2
 LOOK_S = 1.0
 STARTS = 5
-"""How many workers in a row may end before they have taken the work."""
+"""How many workers in a row may give up before they have taken the work."""
 
 
 def follow(house: House, item: WorkItem, on_row: Callable[[Progress], None]) -> None:
@@ -44,7 +44,7 @@ class _Keeper:
     def __init__(self, house: House) -> None:
         self._house = house
         self._looked_s = float("-inf")
-        self._starts = 0
+        self._gave_up = 0
         self._started: int | None = None
 
     def look(self, *, taken: bool) -> None:
@@ -52,12 +52,16 @@ class _Keeper:
         if monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = monotonic()
-        if self._started is not None and has_ended(self._started):
+        if self._started is not None:
+            code = find_end(self._started)
+            if code is None:
+                return
             self._started = None
-        if self._started is not None or find_worker(self._house.state):
+            # One that was killed says nothing about the next one.
+            self._gave_up = 0 if taken or code < 0 else self._gave_up + 1
+        if find_worker(self._house.state):
             return
-        self._starts = 1 if taken else self._starts + 1
-        if self._starts > STARTS:
+        if self._gave_up >= STARTS:
             raise LabctlError(
                 f"no worker stays running: {STARTS} ended before they had begun the work",
                 hint=f"the last lines of {self._house.state / 'worker.log'} say why",

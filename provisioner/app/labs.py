@@ -35,7 +35,7 @@ from provisioner.model.lab import (
 )
 from provisioner.model.observed import CheckResult, ObservedVm
 from provisioner.model.spec import Blueprint, CheckKind, Site
-from provisioner.rules.lease import build_lease
+from provisioner.rules.lease import build_lease, refuse_expired
 from provisioner.rules.naming import (
     build_lab_id,
     build_login,
@@ -46,9 +46,10 @@ from provisioner.rules.naming import (
 from provisioner.rules.plan import Plan, build_plan
 from provisioner.rules.public_key import parse_public_key
 from provisioner.rules.receipt import Receipt, from_json
+from provisioner.rules.restored import refuse_when_restored
 from provisioner.rules.ssh import get_address
 from provisioner.rules.states import CLOSED_STATES
-from provisioner.rules.work import check_free
+from provisioner.rules.work import TEARDOWN, check_free
 from provisioner.workflows.checks import run_checks
 from provisioner.workflows.provision import build_play_order
 from provisioner.workflows.work import Work
@@ -199,9 +200,11 @@ class Labs:
     def converge(self, lab_id: str, on_row: OnRow) -> Lab:
         """Bring a ready lab's guests back to its blueprint, and prove it.
 
-        Raises RefusedError when the lab was not ready: then `provision` continues it.
+        Raises RefusedError when the lab was not ready: then `provision` continues it. One that has
+        expired is refused as well.
         """
         lab = self.get_living_lab(lab_id)
+        refuse_expired(lab)
         if lab.ready_at is None or lab.desired is not Desired.PRESENT:
             raise RefusedError(
                 f"lab {lab_id} is {lab.state} and was never ready",
@@ -351,12 +354,14 @@ class Labs:
         return tuple(one for one in self.house.store.list_open_work() if one.lab_id == lab_id)
 
     def _ask(self, lab: Lab, workflow: str, state: LabState | None = None) -> WorkItem:
+        if workflow == TEARDOWN:
+            refuse_when_restored(self.house.store)
         return self.house.store.ask_for_work(
             workflow,
             lab.lab_id,
             lab.generation,
             self._audit(workflow, lab.lab_id),
-            desired=Desired.ABSENT if workflow == "teardown" else Desired.PRESENT,
+            desired=Desired.ABSENT if workflow == TEARDOWN else Desired.PRESENT,
             state=state,
         )
 

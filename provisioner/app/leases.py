@@ -34,6 +34,7 @@ from provisioner.rules.lease import (
     must_wait,
     refuse_ending,
 )
+from provisioner.rules.restored import find_restored_at
 
 LOG = logging.getLogger("labctl.leases")
 ACTOR = "lease"
@@ -119,6 +120,8 @@ class Leases:
         return doubts
 
     def _find_doubt(self, site: str, last: ClockReading | None) -> str | None:
+        if find_restored_at(self._house.store) is not None:
+            return "the store was put back from a backup; run labctl adopt"
         now_s = self._house.clock.monotonic_s()
         until_s, doubt = self._silent.get(site, (now_s, ""))
         if now_s < until_s:
@@ -150,8 +153,7 @@ class Leases:
 
     def _list_warnings(self, lab: Lab) -> set[str]:
         entries = self._house.store.list_entries(lab.lab_id)
-        made = (one for one in entries if one.action == WARNED and one.at >= lab.created_at)
-        return {one.detail for one in made}
+        return {entry.detail for entry in entries if entry.action == WARNED}
 
     def _warn(self, lab: Lab, warning: str) -> None:
         store, now = self._house.store, self._house.clock.now()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from provisioner.credentials import FileCredentials
     from provisioner.ports import Engine
     from provisioner.vsphere import VsphereHypervisor
+
+HISTORY_FOR = timedelta(days=30)
+"""How long the engine remembers what has ended; the store's log stays."""
 
 WORKFLOWS: dict[str, Callable[[Flow, Toolbox, str, int], None]] = {
     "provision": provision,
@@ -103,7 +106,9 @@ class House:
         workflows: dict[str, Workflow] = {
             name: partial(self._run, workflow) for name, workflow in WORKFLOWS.items()
         }
-        return DurableEngine(workflows, self.state / "engine.db")
+        engine = DurableEngine(workflows, self.state / "engine.db")
+        engine.forget_finished(self.clock.now() - HISTORY_FOR)
+        return engine
 
     def get_hypervisor(self, site: Site) -> VsphereHypervisor:
         """Return the one session with a site's vCenter; it logs in when first used."""

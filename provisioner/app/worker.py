@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from provisioner.app.leases import Leases
 from provisioner.app.wiring import House
@@ -36,18 +37,32 @@ class Worker:
         self._engine = engine
         self._idle_s = idle_s
         self._leases = Leases(house)
+        self._ending = threading.Event()
         self._running: dict[int, WorkItem] = {}
 
     def run(self) -> None:
         """Work until stopped, or until idle for long enough."""
-        clock = self._house.clock
-        busy_at_s = clock.monotonic_s()
-        leases_at_s = float("-inf")
-        while not self._house.stopping.is_set():
-            now_s = clock.monotonic_s()
-            if now_s - leases_at_s >= LEASES_S:
-                leases_at_s = now_s
+        # A thread of its own: a vCenter that is slow to tell its time must not hold up the work.
+        leases = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
+        leases.start()
+        try:
+            self._work()
+        finally:
+            self._ending.set()
+            leases.join(LEASES_S)
+
+    def _keep_leases(self) -> None:
+        while not self._ending.is_set() and not self._house.stopping.is_set():
+            try:
                 self._leases.tick()
+            except Exception:
+                LOG.exception("leases were not looked at; they are again in %g s", LEASES_S)
+            self._ending.wait(LEASES_S)
+
+    def _work(self) -> None:
+        busy_at_s = self._house.clock.monotonic_s()
+        while not self._house.stopping.is_set():
+            now_s = self._house.clock.monotonic_s()
             self._take()
             self._collect()
             if self._running:

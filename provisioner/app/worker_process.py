@@ -20,6 +20,20 @@ _FLOCK = "hhqqi4x"
 
 
 @contextmanager
+def keeping_workers_out(state: Path) -> Iterator[None]:
+    """Be sure that no worker runs meanwhile. Raises BusyError when one does."""
+    worker = find_worker(state)
+    if worker is not None:
+        raise BusyError(
+            f"a worker of {state} runs (process {worker})",
+            hint="stop it first: systemctl stop labctl-worker; one that a verb started ends by"
+            " itself after a minute without work",
+        )
+    with holding_the_lock(state):
+        yield
+
+
+@contextmanager
 def holding_the_lock(state: Path) -> Iterator[None]:
     """Be the one worker of a state folder. Raises BusyError when there is one already.
 
@@ -40,8 +54,17 @@ def holding_the_lock(state: Path) -> Iterator[None]:
 
 def find_worker(state: Path) -> int | None:
     """Return the process id of the worker of a state folder, None when none runs."""
+    return find_holder(_lock_file(state))
+
+
+def find_holder(path: Path) -> int | None:
+    """Return the id of another process that holds a record lock on a file, if one does.
+
+    SQLite holds one on each database that is open. Never ask of a file that this process has
+    locked: to close it again would free the lock.
+    """
     try:
-        with _lock_file(state).open("r+") as lock:
+        with path.open("r+") as lock:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             answer = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
     except FileNotFoundError:
@@ -82,12 +105,13 @@ def start_worker(house: House) -> int:
     return pid
 
 
-def has_ended(pid: int) -> bool:
-    """Tell whether a process that this one started has ended."""
-    try:
-        return os.waitpid(pid, os.WNOHANG) != (0, 0)
-    except ChildProcessError:
-        return True
+def find_end(pid: int) -> int | None:
+    """Return how a process that this one started has ended, None while it runs.
+
+    That is its exit code, or the negative number of the signal that killed it.
+    """
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _lock_file(state: Path) -> Path:

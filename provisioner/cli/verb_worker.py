@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 import click
@@ -31,12 +32,28 @@ def command(idle_s: float | None, *, passwords_from_stdin: bool) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: house.stopping.set())
+    _stop_on_signals(house.stopping)
     with holding_the_lock(house.state):
         _work(house, idle_s)
     sys.stdout.flush()
     os._exit(0)  # threads that wait for nothing any more must not keep the process
+
+
+def _stop_on_signals(stopping: threading.Event) -> None:
+    """Set an event on SIGTERM and SIGINT, from a thread.
+
+    A handler runs on top of whatever the main thread does: setting an event there could wait for
+    a lock that the same thread holds.
+    """
+    waking, woken = os.pipe()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.write(woken, b"."))
+
+    def watch() -> None:
+        os.read(waking, 1)
+        stopping.set()
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
 def _work(house: House, idle_s: float | None) -> None:

@@ -46,7 +46,7 @@ _HIDDEN = "what it said is hidden: the play task handles a secret"
 def main(run_folder: Path) -> int:
     """Run the order of a run folder to its end; the exit status is Ansible's."""
     order = json.loads((run_folder / "order.json").read_text())
-    stop = threading.Event()
+    stop = Stop()
     _tie_to_parent(order["parent"], stop)
     reporter = Reporter(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print is no message
@@ -68,27 +68,37 @@ def main(run_folder: Path) -> int:
         )
         rc = runner.rc
     finally:
-        left = end_processes(_list_own, grace_s=GRACE_S if stop.is_set() else 1.0, kill_s=KILL_S)
+        left = end_processes(_list_own, grace_s=GRACE_S if stop.asked else 1.0, kill_s=KILL_S)
         reporter.say(kind="end", rc=rc, left=left)
         reporter.close()
     return rc if rc is not None else 1
 
 
-def _tie_to_parent(parent: int, stop: threading.Event) -> None:
+class Stop:
+    """Whether the run shall end. A plain flag: signals nest, and a lock would wait for itself."""
+
+    asked = False
+
+    def ask(self, *_signal: object) -> None:
+        """Ask for the end, from a thread or a signal handler."""
+        self.asked = True
+
+
+def _tie_to_parent(parent: int, stop: Stop) -> None:
     """Adopt whatever our children leave behind, and stop when the parent is gone."""
     libc = ctypes.CDLL(None, use_errno=True)
     for option, value in ((_PR_SET_CHILD_SUBREAPER, 1), (_PR_SET_PDEATHSIG, signal.SIGTERM)):
         if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl")
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, stop.ask)
     if os.getppid() != parent:
-        stop.set()
+        stop.ask()
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
-        stop.set()
+        stop.ask()
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -110,13 +120,13 @@ class Stopper:
     (pipelining off) the command there ends with its connection.
     """
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self._asked_s: float | None = None
 
     def must_kill(self) -> bool:
         """Be ansible-runner's cancel_callback: called about once a second."""
-        if not self._stop.is_set():
+        if not self._stop.asked:
             return False
         if self._asked_s is None:
             self._asked_s = monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -19,6 +20,8 @@ from provisioner.errors import BusyError, ConvergeError, StoppedError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours with mode 0700 and a checked owner
 BUSY_S = 60.0
+ORPHAN_S = 20.0
+"""How long a run whose labctl was killed may take to end by itself."""
 MARK = "ANSIBLE_HOME"
 _GRACE_S = 2.0
 _KILL_S = 5.0
@@ -83,11 +86,13 @@ class RunFolders:
 
     def _take(self, lab_id: str, is_cancelled: Callable[[], bool]) -> RunFolder:
         name = f"{self._prefix}{_digest(lab_id, 12)}"
-        ends_s = monotonic() + BUSY_S
-        while monotonic() < ends_s:
+        began_s = monotonic()
+        while (waited_s := monotonic() - began_s) < BUSY_S:
             for path in self._list_usable(name):
                 if folder := _lock(path):
                     return folder
+                if waited_s > ORPHAN_S and _is_orphaned(path):
+                    _end_marked(path, grace_s=0.0)
                 break  # in use
             if is_cancelled():
                 raise StoppedError(f"the Ansible run of lab {lab_id} was stopped before it began")
@@ -134,11 +139,23 @@ def _lock(path: Path) -> RunFolder | None:
     return None
 
 
+def _is_orphaned(path: Path) -> bool:
+    """Tell whether the labctl that used the folder is dead; its job still holds the lock."""
+    try:
+        parent = int(json.loads((path / "order.json").read_text())["parent"])
+    except (OSError, ValueError, KeyError):
+        return False
+    return not Path("/proc", str(parent)).exists()
+
+
+def _end_marked(path: Path, grace_s: float = _GRACE_S) -> tuple[int, ...]:
+    mark = f"{MARK}={path}"
+    return end_processes(lambda: list_marked(mark), grace_s=grace_s, kill_s=_KILL_S)
+
+
 def _clear(path: Path) -> None:
     """End what a killed run left running, and empty its folder."""
-    mark = f"{MARK}={path}"
-    left = end_processes(lambda: list_marked(mark), grace_s=_GRACE_S, kill_s=_KILL_S)
-    if left:
+    if left := _end_marked(path):
         raise ConvergeError(
             f"processes of an earlier Ansible run do not end: {', '.join(map(str, left))}",
             hint="end them, then try again",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +33,7 @@ _TRIAL = "trial-"
 class FileCredentials:
     """Keys as files below `<state>/keys/<lab_id>/`: 0600 in folders of 0700.
 
-    A lab's key is named by its generation, a trial's begins with `trial-`. All are ed25519 in
+    A lab's key is named by its generation, a trial's is `trial-<slot>`. All are ed25519 in
     OpenSSH's format without a passphrase; the public half is derived, never stored. A text that
     is no lab id is refused with InputError before any path is made of it.
 
@@ -59,9 +58,10 @@ class FileCredentials:
         """
         return _read(self._get_folder(lab_id) / str(generation))
 
-    def make_trial_key(self, lab_id: str) -> KeyPair:
-        """Make a key for one run of trials."""
-        path = self._get_folder(lab_id) / f"{_TRIAL}{secrets.token_hex(8)}"
+    def make_trial_key(self, lab_id: str, slot: str) -> KeyPair:
+        """Make the key for one run of trials on a guest, in place of one that a dead run left."""
+        path = self._get_folder(lab_id) / f"{_TRIAL}{slot}"
+        self.destroy_trial_key(KeyPair(str(path), ""))
         self._add(path)
         return _read(path)
 

@@ -93,7 +93,6 @@ class DurableEngine:
             held.callback(
                 DBOS.destroy, destroy_registry=True, workflow_completion_timeout_sec=_FOREVER_S
             )
-            held.callback(self._closing.set)
             with self._translated_faults():
                 self._launch()
             self._held = held.pop_all()
@@ -134,6 +133,7 @@ class DurableEngine:
         """
         self._workflows[workflow]
         run_id = _name_run(workflow, lab_id, generation, run)
+        self._refuse_when_closed()  # before the lock, which `close` holds until nothing runs
         with self._lock, self._translated_faults():
             last = self._find_last(run_id)
             if last is None:
@@ -247,10 +247,13 @@ class DurableEngine:
         with SetWorkflowID(run_id):
             DBOS.start_workflow(self._start, workflow, lab_id, generation, values)
 
-    def _find_last(self, run_id: str) -> WorkflowStatus | None:
-        """Find the newest try of a run. Raises StoppedError once closed."""
+    def _refuse_when_closed(self) -> None:
         if self._closing.is_set():
             raise build_stopped("the work")
+
+    def _find_last(self, run_id: str) -> WorkflowStatus | None:
+        """Find the newest try of a run. Raises StoppedError once closed."""
+        self._refuse_when_closed()
         tries = DBOS.list_workflows(workflow_id_prefix=run_id)
         ours = [found for found in tries if f"{found.workflow_id}:".startswith(f"{run_id}:")]
         return max(ours, key=lambda found: _number_of(run_id, found), default=None)
@@ -262,8 +265,7 @@ class DurableEngine:
         except (StoppedError, KeyError):
             raise
         except Exception as error:
-            if self._closing.is_set():
-                raise build_stopped("the work") from error
+            self._refuse_when_closed()
             raise build_unusable(self._database, type(error).__name__) from error
 
 

@@ -204,7 +204,7 @@ def read_password(site: Site) -> str | None:
     """
     vcenter = site.vcenter
     if vcenter.password_file is not None:
-        return _read_password_file(vcenter.password_file, f"password_file {vcenter.password_file}")
+        return read_password_file(vcenter.password_file, f"password_file {vcenter.password_file}")
     if vcenter.password_credential is not None:
         return _read_credential(vcenter.password_credential)
     if vcenter.password_command is not None:
@@ -219,10 +219,14 @@ def _read_credential(name: str) -> str:
             f"password_credential {name}: this process has no systemd credentials",
             hint=f"run it as a systemd service with LoadCredential={name}:PATH",
         )
-    return _read_password_file(Path(folder) / name, f"password_credential {name}")
+    return read_password_file(Path(folder) / name, f"password_credential {name}")
 
 
-def _read_password_file(path: Path, source: str) -> str:
+def read_password_file(path: Path, source: str) -> str:
+    """Read the one line of a file that holds a password alone.
+
+    Raises InputError, which names `source`, when the file is open to others or holds anything else.
+    """
     if fault := find_password_fault(path):
         raise InputError(f"{source}: {fault}")
     with path.open("rb") as stream:

@@ -62,6 +62,8 @@ class ObservedVm:
 
     `identity` is what its mark says, if it has one. `folder` is the path of the inventory folder
     that holds it, `created_at` is `config.createDate`; both unset when vCenter does not say.
+    `own_disks` are the lowest of its disks' files that lie in its own folder, above a template's:
+    those that it was born with, if there are as many as a clone of its template has.
     `dossier` is empty unless its signature is this installation's and names this VM.
     """
 
@@ -81,6 +83,7 @@ class ObservedVm:
     connection: Connection = Connection.CONNECTED
     disabled_methods: tuple[str, ...] = ()
     dossier: str = ""
+    own_disks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def build_drift(
     """
     if vm is None:
         missing = guest.state is GuestState.STANDING
-        observed = f"no mark: {_clean(answer)}" if answer else "missing in vCenter"
+        observed = f"stands, but has no mark: {_clean(answer)}" if answer else "missing in vCenter"
         return (Difference("VM", guest.vm_name, observed),) if missing else ()
     if guest.state is GuestState.GONE:
         return (Difference("VM", "gone", "stands in vCenter"),)

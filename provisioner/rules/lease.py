@@ -111,6 +111,16 @@ def refuse_ending(lab: Lab) -> None:
         )
 
 
+def refuse_expired(lab: Lab) -> None:
+    """Refuse a lab that is powered off because its lease has ended. Raises RefusedError."""
+    if lab.state is LabState.EXPIRED:
+        raise RefusedError(
+            f"the lease of lab {lab.lab_id} ended on {_say_time(lab.lease.ends_at)}: it is powered "
+            "off",
+            hint=f"labctl extend {lab.lab_id} --days 7 brings it back",
+        )
+
+
 def decide_lease(lab: Lab, now: datetime, warned: Collection[str]) -> LeaseAct:
     """Decide what a lab's lease asks for now.
 

@@ -10,6 +10,7 @@ from provisioner.model.lab import Hire, Lab, LabState, Lease
 from provisioner.model.observed import ObservedSite
 from provisioner.model.spec import Blueprint, Site
 from provisioner.rules.capacity import place_guests
+from provisioner.rules.lease import refuse_expired
 from provisioner.rules.naming import build_lab_id, build_vm_name
 from provisioner.rules.states import CLOSED_STATES
 
@@ -93,7 +94,7 @@ def build_plan(
 
     Raises:
         RefusedError: the lab of that id is another hire's, another blueprint's, on another site,
-            or is being torn down.
+            has expired, or is being torn down.
         NameTakenError: a VM of the labs' folder has the name of a guest already.
         InputError: vCenter does not confirm the site file, or a VM template is not fit.
         CapacityError: no datastore has the room.
@@ -161,6 +162,7 @@ def _refuse_other(
             f"lab {lab_id} is being torn down ({living.state})",
             hint=f"finish it first: labctl teardown {lab_id}",
         )
+    refuse_expired(living)
 
 
 def _describe_standing(living: Lab, blueprint: Blueprint, hire: Hire) -> str:

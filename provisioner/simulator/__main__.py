@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 import logging
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from provisioner.simulator.control import ControlError, add_users
+from provisioner.simulator.fault_rules import Faults, RuleError
 from provisioner.simulator.guests import GuestError, NullGuests
 from provisioner.simulator.seed import seed
 from provisioner.simulator.server import SoapServer
@@ -42,6 +45,27 @@ def _delay(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: use METHOD=SECONDS") from error
 
 
+def _list_in(text: str) -> list[Any]:
+    """Read a file that holds a list as JSON."""
+    try:
+        found = json.loads(Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    if not isinstance(found, list):
+        raise argparse.ArgumentTypeError(f"{text} holds no list")
+    return found
+
+
+def _rules(text: str) -> list[Any]:
+    """Read fault rules; they are refused before anything is made."""
+    rules = _list_in(text)
+    try:
+        Faults().add(*rules)
+    except RuleError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    return rules
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m provisioner.simulator", description=__doc__)
     add = parser.add_argument
@@ -54,6 +78,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--method-delay", type=_delay, action="append", default=[], metavar=metavar, help=delay_help
     )
+    add("--faults", type=_rules, default=[], metavar="FILE", help="fault rules, a list as JSON")
+    add("--users", type=_list_in, default=[], metavar="FILE", help="more users, a list as JSON")
     return parser.parse_args(argv)
 
 
@@ -74,8 +100,10 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
         settings.datastore_gib = options.datastore_gib
         settings.method_delays_s = dict(options.method_delay)
         world = World(guests, settings)
+        world.faults.add(*options.faults)
         try:
             seed(world)
+            add_users(world, options.users)
             with SoapServer(options.listen, world, state.certificate, state.key) as server:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 host, port = server.server_address[:2]
@@ -99,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         serve(options, stop)
-    except (StateError, GuestError, OSError) as error:
+    except (StateError, GuestError, ControlError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 1
     return 0

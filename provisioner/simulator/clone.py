@@ -21,11 +21,12 @@ from provisioner.simulator.devices import (
     give_mac,
     of_kind,
 )
+from provisioner.simulator.folders import check_name
 from provisioner.simulator.machine import VM, Machine, Power, set_options
 from provisioner.simulator.power import power_on, require_power
-from provisioner.simulator.reconfigure import all_or_nothing, apply_spec, check_name
+from provisioner.simulator.reconfigure import all_or_nothing, apply_spec
 from provisioner.simulator.tasks import TaskRun, task
-from provisioner.simulator.world import Call, DatastoreFile, World, answers, now
+from provisioner.simulator.world import Call, DatastoreFile, World, answers
 
 LINKED = "createNewChildDiskBacking"
 MOVES = (
@@ -132,7 +133,7 @@ def _build(run: TaskRun, moid: str) -> tuple[Machine, str]:
     config = copy.deepcopy(snapshot.props["config"] if snapshot else source.config)
     if not snapshot:
         set_options(config, source.told)
-    config.name, config.template, config.createDate = name, bool(spec.template), now()
+    config.name, config.template, config.createDate = name, bool(spec.template), world.now()
     config.uuid, config.instanceUuid = str(uuid.uuid4()), str(uuid.uuid4())
     change = Change(world, config, moid, _new_folder(world, datastore, name))
     vmx = f"{change.folder}/{change.folder.partition('] ')[2]}.vmx"
@@ -147,7 +148,11 @@ def _build(run: TaskRun, moid: str) -> tuple[Machine, str]:
     return Machine(moid, config, "", **places), snapshot.disk if snapshot else source.disk
 
 
-@task(VM, "CloneVM_Task", cancelable=True, exclusive=False)
+def _reads_own_disks(args: Any) -> bool:
+    return args.spec.snapshot is None
+
+
+@task(VM, "CloneVM_Task", cancelable=True, exclusive=False, claims=_reads_own_disks)
 def _clone(run: TaskRun) -> Any:
     """Clone a VM; a canceled or failed clone leaves nothing behind."""
     world, source, moid = run.world, run.target, run.world.new_id("vm")

@@ -210,6 +210,8 @@ def blank(kind: Any) -> Any:
         return kind.values[0]
     if issubclass(kind, DataObject):
         return complete(kind())
+    if issubclass(kind, ManagedObject):
+        return kind("none")
     if kind is datetime:
         return datetime.fromtimestamp(0, UTC)
     return "" if kind is object else kind()

@@ -71,14 +71,14 @@ def remove_files(world: World, paths: Iterable[str]) -> None:
 
 
 def _summary(world: World, record: Record) -> Any:
-    name, capacity = record.props["name"], world.settings.datastore_gib * GIB
+    name, capacity = record.props["name"], int(world.settings.datastore_gib * GIB)
     sizes = (one.size_bytes for path, one in world.files.items() if split_path(path)[0] == name)
     return vim.Datastore.Summary(
         datastore=record.ref,
         name=name,
         url=f"ds:///vmfs/volumes/{name}/",
         capacity=capacity,
-        freeSpace=capacity - sum(sizes),
+        freeSpace=max(0, capacity - sum(sizes)),
         accessible=True,
         multipleHostAccess=True,
         type="VMFS",

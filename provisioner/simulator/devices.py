@@ -74,7 +74,7 @@ def own_files(world: World, disk: Any, owner: str) -> list[str]:
 
 def parents_of_others(world: World, owner: str) -> set[str]:
     """Return the files that other VMs' linked disks stand on: nobody may delete those."""
-    vms = (vm for vm in world.of_type(vim.VirtualMachine) if vm.moid != owner)
+    vms = (vm for vm in world.of_type(vim.VirtualMachine) if vm.vm_id != owner)
     chains = (list(chain(disk.backing)) for vm in vms for disk in of_kind(vm.config, Disk))
     return {one.fileName for backings in chains for one in backings[1:]}
 
@@ -106,7 +106,7 @@ def _refusal(kind: Any, index: int, what: str, message: str) -> Any:
 def _prepare_nic(change: Change, index: int, nic: Any) -> None:
     """Resolve a NIC's portgroup and fill in what vCenter fills in."""
     if change.powered_on:
-        message = "this simulator changes NICs of powered off VMs only"
+        message = "of a running VM this simulator changes no more of a NIC than its link"
         raise vim.fault.InvalidPowerState(existingState="poweredOn", msg=message)
     backing, known = nic.backing, {}
     for network in change.world.of_type(vim.Network):
@@ -119,6 +119,7 @@ def _prepare_nic(change: Change, index: int, nic: Any) -> None:
     backing.deviceName, backing.network = network.props["name"], network.ref
     link = Device.VirtualDevice.ConnectInfo(startConnected=True, allowGuestControl=True)
     nic.connectable = nic.connectable or link
+    nic.connectable.connected = False
 
 
 def _new_disk_path(change: Change, asked: str) -> str:
@@ -204,10 +205,18 @@ def _grow(change: Change, index: int, disk: Any, wanted_kib: int) -> None:
     change.world.files[disk.backing.fileName].capacity_kib = wanted_kib
 
 
+def _is_same_nic(nic: Any, wanted: Any) -> bool:
+    name = getattr(wanted.backing, "deviceName", None) or nic.backing.deviceName
+    return (name, wanted.macAddress or nic.macAddress) == (nic.backing.deviceName, nic.macAddress)
+
+
 def _edit(change: Change, index: int, spec: Any) -> None:
     device, wanted = _get_device(change, index, spec), copy.deepcopy(spec.device)
     if isinstance(device, Disk):
         _grow(change, index, device, _capacity_kib(wanted))
+        return
+    if isinstance(device, Nic) and change.powered_on and _is_same_nic(device, wanted):
+        device.connectable = wanted.connectable or device.connectable
         return
     for info in fields_of(type(wanted)):
         value = getattr(wanted, info.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class GuestError(Exception):
@@ -94,6 +94,9 @@ class GuestRuntime(Protocol):
     def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
         """Start the guest. Hardware that changed since the last time takes effect."""
 
+    def set_links(self, vm: GuestHardware) -> None:
+        """Connect the running guest's NICs that are connected now, and no others."""
+
     def power_off(self, vm_id: str) -> None:
         """Pull the plug; the disk stays."""
 
@@ -129,14 +132,20 @@ class NullGuests:
     """Guests without machines: after a moment each says that its tools run, with an address.
 
     Addresses come from 198.18.0.0/15, the range for benchmarks, one for each MAC, for good.
+    ``on_boot`` returns the guestinfo that a guest publishes before that, given what it boots with.
     """
 
-    def __init__(self, boot_s: float = 0.1) -> None:
-        self._boot_s = boot_s
+    def __init__(
+        self,
+        boot_s: float = 0.1,
+        on_boot: Callable[[GuestHardware], Mapping[str, str]] = lambda _: {},
+    ) -> None:
+        self._boot_s, self._on_boot = boot_s, on_boot
         self._lock = threading.Lock()
         self._numbers = itertools.count(2)
         self._addresses: dict[str, str] = {}
         self._booting: dict[str, threading.Timer] = {}
+        self._hardware: dict[str, GuestHardware] = {}
         self.disks: set[str] = set()
         self.running: dict[str, ToolsCallbacks] = {}
         """The tools of every guest that is powered on, by vm_id."""
@@ -162,16 +171,31 @@ class NullGuests:
         return vm_id
 
     def power_on(self, vm: GuestHardware, tools: ToolsCallbacks) -> None:
-        """Let the guest report itself in a moment, with the bridge of its Docker."""
+        """Let the guest report itself in a moment."""
         self._need(vm.disk)
+
+        def boot() -> None:
+            for key, value in self._on_boot(vm).items():
+                tools.info_set(key, value)
+            tools.guest_state(self._state_of(self._hardware[vm.vm_id]))
+
+        timer = threading.Timer(self._boot_s, boot)
+        timer.daemon = True
+        self.running[vm.vm_id], self._booting[vm.vm_id] = tools, timer
+        self._hardware[vm.vm_id] = vm
+        timer.start()
+
+    def _state_of(self, vm: GuestHardware) -> GuestState:
+        """Return what a guest reports, with the bridge of its Docker."""
         nics = [GuestNic("02:42:ac:11:00:01", "docker0", ("172.17.0.1/16",))]
         for nic in (one for one in vm.nics if one.connected):
             nics.append(GuestNic(nic.mac, f"eth{len(nics) - 1}", (self._address(nic.mac),)))
-        state = GuestState(powered_on=True, tools_running=True, hostname=vm.name, nics=tuple(nics))
-        timer = threading.Timer(self._boot_s, tools.guest_state, [state])
-        timer.daemon = True
-        self.running[vm.vm_id], self._booting[vm.vm_id] = tools, timer
-        timer.start()
+        return GuestState(powered_on=True, tools_running=True, hostname=vm.name, nics=tuple(nics))
+
+    def set_links(self, vm: GuestHardware) -> None:
+        """Report the NICs that are connected now."""
+        self._hardware[vm.vm_id] = vm
+        self.running[vm.vm_id].guest_state(self._state_of(vm))
 
     def power_off(self, vm_id: str) -> None:
         """Stop reporting."""

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import project
 from provisioner.simulator.datastores import get_datastore
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 VM = vim.VirtualMachine
 Power = VM.PowerState
 GUESTINFO = "guestinfo."
+DISABLER = "com.example.backup"
+DISABLED_BY_POWER = {
+    Power.poweredOn: ("PowerOnVM_Task", "Destroy_Task", "UnregisterVM", "MarkAsTemplate"),
+    Power.poweredOff: ("PowerOffVM_Task", "SuspendVM_Task", "ResetVM_Task", "ShutdownGuest"),
+    Power.suspended: ("SuspendVM_Task", "ResetVM_Task", "ShutdownGuest", "Destroy_Task"),
+}
+"""vCenter also shows in disabledMethod what the power state does not allow."""
 MAX_VALUE_CHARS, MAX_NAME_CHARS, MAX_NICS, MAX_ADDRESSES = 65536, 255, 64, 64
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -33,8 +40,9 @@ class Snapshot(Record):
     def __init__(self, world: World, vm: Machine, name: str, description: str, disk: str) -> None:
         super().__init__(vim.vm.Snapshot(world.new_id("snapshot")), vm=vm.ref)
         self.vm, self.parent, self.disk = vm, vm.current, disk
+        self.busy, self.works = vm.busy, vm.works  # who works on a snapshot works on its VM
         self.children: list[Snapshot] = []
-        self.node = {"name": name, "description": description, "createTime": now()}
+        self.node = {"name": name, "description": description, "createTime": world.now()}
 
     def family(self) -> Iterator[Snapshot]:
         """Yield the snapshot and everything below it."""
@@ -55,7 +63,7 @@ class Snapshot(Record):
 
 
 class Machine(Record):
-    """One VM. ``disk`` is the runtime's disk id; the moId serves as the runtime's vm_id."""
+    """One VM. ``disk`` is the runtime's disk id."""
 
     def __init__(self, moid: str, config: Any, disk: str, host: Any, **props: Any) -> None:
         runtime = vim.vm.RuntimeInfo(
@@ -65,12 +73,16 @@ class Machine(Record):
             faultToleranceState=VM.FaultToleranceState.notConfigured,
         )
         super().__init__(VM(moid), config=config, runtime=runtime, **props)
+        self.vm_id = moid
+        """What the runtime and the datastores know it by: its first moId, for good."""
         self.disk = disk
         self.guest: GuestState | None = None
         self.tools: MachineTools | None = None
         """What the running guest talks to; an older one's words no longer count."""
         self.told: dict[str, str | None] = {}
         """guestinfo keys the guest set, and what they were before: a power off brings that back."""
+        self.disabled_methods: tuple[str, ...] = ()
+        """What somebody else, as a backup that runs, lets nobody do to the VM."""
         self.roots: list[Snapshot] = []
         self.current: Snapshot | None = None
 
@@ -99,18 +111,22 @@ class Machine(Record):
         return {item.key: item.value for item in self.config.extraConfig}.get(key)
 
     def hardware(self) -> GuestHardware:
-        """Return what the guest is powered on with."""
+        """Return what the guest is powered on with, or has while it runs."""
         config, options = self.config, self.config.extraConfig
+        is_on = self.power == Power.poweredOn
         nics = [(n.macAddress, n.backing.deviceName, n.connectable) for n in of_kind(config, Nic)]
         return GuestHardware(
-            vm_id=self.moid,
+            vm_id=self.vm_id,
             name=config.name,
             instance_uuid=config.instanceUuid,
             bios_uuid=config.uuid,
             cpus=config.hardware.numCPU,
             memory_mib=config.hardware.memoryMB,
             disk=self.disk,
-            nics=tuple(NicHardware(mac, name, it.startConnected) for mac, name, it in nics),
+            nics=tuple(
+                NicHardware(mac, name, it.connected if is_on else it.startConnected)
+                for mac, name, it in nics
+            ),
             guestinfo={item.key: item.value for item in options if item.key.startswith(GUESTINFO)},
         )
 
@@ -122,11 +138,30 @@ def set_options(config: Any, options: Mapping[str, str | None]) -> None:
     config.extraConfig = [vim.option.OptionValue(key=key, value=value) for key, value in pairs]
 
 
+def set_changed(world: World, config: Any) -> None:
+    """Give a configuration that was changed its next changeVersion."""
+    config.changeVersion, config.modified = now().isoformat(), world.now()
+
+
+def require_allowed(vm: Machine, method: str) -> None:
+    """Raise what a vCenter answers when it lets nobody do that to a VM now."""
+    if method in vm.disabled_methods:
+        text = f"The method is disabled by '{DISABLER}'"
+        raise vim.fault.MethodDisabled(source=DISABLER, msg=text)
+    state = vm.props["runtime"].connectionState
+    if state == VM.ConnectionState.disconnected:
+        text = "Unable to communicate with the remote host, since it is disconnected."
+        raise vmodl.fault.HostNotConnected(msg=text)
+    if state != VM.ConnectionState.connected and method != "UnregisterVM":
+        text = f"The operation is not allowed in the current state of the VM ({state})."
+        raise vim.fault.InvalidState(msg=text)
+
+
 def set_power(world: World, vm: Machine, state: Any) -> None:
     """Record a VM's power state and what follows from it. Call it under the lock."""
     runtime = vm.props["runtime"]
     if state == Power.poweredOn and runtime.powerState == Power.poweredOff:
-        runtime.bootTime = now()
+        runtime.bootTime = world.now()
     runtime.powerState = state
     if state == Power.poweredOff:
         runtime.bootTime = vm.guest = vm.tools = None
@@ -231,7 +266,14 @@ def _files(world: World, vm: Machine) -> list[tuple[str, int]]:
     """Return the VM's own files and the disks attached to it, with their sizes."""
     attached = {disk.backing.fileName for disk in of_kind(vm.config, Disk)}
     files = world.files.items()
-    return [(p, one.size_bytes) for p, one in files if one.owner == vm.moid or p in attached]
+    return [(p, one.size_bytes) for p, one in files if one.owner == vm.vm_id or p in attached]
+
+
+@derives(VM, "config")
+def _config(_world: World, vm: Machine) -> Any:
+    """Return the configuration, which nobody can read where the VM's files are out of reach."""
+    state = vm.props["runtime"].connectionState
+    return None if state == VM.ConnectionState.inaccessible else vm.config
 
 
 @derives(VM, "summary")
@@ -253,7 +295,7 @@ def _summary(world: World, vm: Machine) -> Any:
         overallStatus="green",
         config=about,
         guest=project(kind.GuestSummary, _guest(world, vm)),
-        storage=kind.StorageSummary(committed=used, unshared=used, timestamp=now()),
+        storage=kind.StorageSummary(committed=used, unshared=used, timestamp=world.now()),
         quickStats=kind.QuickStats(guestHeartbeatStatus=_heartbeat(world, vm)),
     )
 
@@ -266,7 +308,7 @@ def _layout(world: World, vm: Machine) -> Any:
         for key, (path, size) in enumerate(_files(world, vm))
     ]
     keys = {one.name: one.key for one in files}
-    layout = kind(file=files, timestamp=now())
+    layout = kind(file=files, timestamp=world.now())
     for disk in of_kind(vm.config, Disk):
         units = [keys[one.fileName] for one in chain(disk.backing) if one.fileName in keys]
         disk_chain = [kind.DiskUnit(fileKey=[unit]) for unit in units]
@@ -282,7 +324,7 @@ def _storage(world: World, vm: Machine) -> Any:
         usage[ref] = usage.get(ref, 0) + size
     kind = vim.vm.StorageInfo.UsageOnDatastore
     found = [kind(datastore=ref, committed=size, unshared=size) for ref, size in usage.items()]
-    return vim.vm.StorageInfo(perDatastoreUsage=found, timestamp=now())
+    return vim.vm.StorageInfo(perDatastoreUsage=found, timestamp=world.now())
 
 
 @derives(VM, "snapshot")
@@ -295,6 +337,9 @@ def _snapshot(_world: World, vm: Machine) -> Any:
 DERIVED |= {
     (VM, "name"): lambda _, vm: vm.config.name,
     (VM, "guestHeartbeatStatus"): _heartbeat,
+    (VM, "disabledMethod"): lambda _, vm: list(
+        dict.fromkeys([*DISABLED_BY_POWER[vm.power], *vm.disabled_methods])
+    ),
     (VM, "datastore"): lambda world, vm: [
         one.datastore for one in _storage(world, vm).perDatastoreUsage
     ],

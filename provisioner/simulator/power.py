@@ -11,7 +11,7 @@ from provisioner.simulator.datastores import remove_files
 from provisioner.simulator.devices import Disk, of_kind, own_files, parents_of_others
 from provisioner.simulator.guests import GuestError
 from provisioner.simulator.machine import VM, Machine, MachineTools, Power, set_power
-from provisioner.simulator.tasks import TaskRun, task
+from provisioner.simulator.tasks import TaskRun, require_idle, task
 from provisioner.simulator.world import Call, World, answers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def power_on(world: World, vm: Machine) -> None:
             vm.guest = None
             vm.tools = tools = MachineTools(world, vm)
     if resume or tools is None:
-        world.guests.resume(vm.moid)
+        world.guests.resume(vm.vm_id)
     else:
         world.guests.power_on(hardware, tools)
     with world.changed:
@@ -57,14 +57,14 @@ def power_on(world: World, vm: Machine) -> None:
 def _power_off(world: World, vm: Machine) -> None:
     with world.changed:
         require_power(vm, Power.poweredOn, Power.suspended, wanted=Power.poweredOff)
-    world.guests.power_off(vm.moid)
+    world.guests.power_off(vm.vm_id)
     _record(world, vm, Power.poweredOff, Event.VmPoweredOffEvent, "is powered off")
 
 
 def _suspend(world: World, vm: Machine) -> None:
     with world.changed:
         require_power(vm, Power.poweredOn, wanted=Power.suspended)
-    world.guests.suspend(vm.moid)
+    world.guests.suspend(vm.vm_id)
     _record(world, vm, Power.suspended, Event.VmSuspendedEvent, "is suspended")
 
 
@@ -76,7 +76,7 @@ def _reset(world: World, vm: Machine) -> None:
 
 
 def _shut_down(world: World, vm: Machine) -> None:
-    world.guests.shutdown(vm.moid)
+    world.guests.shutdown(vm.vm_id)
     _record(world, vm, Power.poweredOff, Event.VmGuestShutdownEvent, "shut down")
 
 
@@ -133,19 +133,21 @@ def _destroy(run: TaskRun) -> None:
     world, vm = run.world, run.target
     with world.changed:
         require_power(vm, Power.poweredOff)
-    world.guests.destroy(vm.moid)
+    world.guests.destroy(vm.vm_id)
     for disk in {one.disk for one in vm.snapshots} - world.template_disks:
         world.guests.remove_snapshot(disk)
     with world.changed:
         disks = of_kind(vm.config, Disk)
-        doomed = [path for disk in disks for path in own_files(world, disk, vm.moid)]
-        doomed += [path for path, file in world.files.items() if file.owner == vm.moid]
-        remove_files(world, set(doomed) - parents_of_others(world, vm.moid))
+        doomed = [path for disk in disks for path in own_files(world, disk, vm.vm_id)]
+        doomed += [path for path, file in world.files.items() if file.owner == vm.vm_id]
+        remove_files(world, set(doomed) - parents_of_others(world, vm.vm_id))
         _forget(world, vm)
 
 
 @answers(VM, "UnregisterVM")
 def _unregister(call: Call) -> None:
     """Take a VM out of the inventory; its files stay."""
-    require_power(call.record, Power.poweredOff)
+    if call.record.props["runtime"].connectionState == VM.ConnectionState.connected:
+        require_power(call.record, Power.poweredOff)
+    require_idle(call.record, exclusive=True)
     _forget(call.world, call.record)

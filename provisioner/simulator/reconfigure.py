@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import copy
-import re
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
-from provisioner.simulator.codec import complete, fields_of, moid_of
+from provisioner.simulator.codec import complete, fields_of
 from provisioner.simulator.devices import Change, change_devices
-from provisioner.simulator.machine import VM, Machine, Power, set_options
+from provisioner.simulator.folders import check_name
+from provisioner.simulator.machine import VM, Machine, Power, set_changed, set_options
 from provisioner.simulator.tasks import TaskRun, task
-from provisioner.simulator.world import World, now
+from provisioner.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_NAME_CHARS = 80
 MEMORY_STEP_MIB = 4
 HARDWARE: dict[str, tuple[str, Any]] = {
     "numCPUs": ("numCPU", vim.fault.CpuHotPlugNotSupported),
@@ -36,14 +35,13 @@ OWN_WAY = {
     "extraConfig",
     "deviceChange",
 }
-_UNESCAPED = re.compile(r"[/\\]|%(?!2[fF5]|5[cC])")
 
 
 @contextmanager
 def all_or_nothing(world: World) -> Iterator[None]:
     """Hold the lock, and bring the datastores' files back when the block raises."""
     with world.changed:
-        before = copy.deepcopy(world.files)
+        before = {path: copy.copy(file) for path, file in world.files.items()}
         try:
             yield
         except BaseException:
@@ -51,27 +49,9 @@ def all_or_nothing(world: World) -> Iterator[None]:
             raise
 
 
-def check_name(world: World, folder: Any, name: str) -> str:
-    """Return a new VM's name as vSphere keeps it: slash, backslash and percent escaped.
-
-    Raises:
-        vim.fault.InvalidName: empty or longer than vSphere takes.
-        vim.fault.DuplicateName: the folder has an object, or a clone under way, of that name.
-    """
-    if not name or len(name) > MAX_NAME_CHARS:
-        raise vim.fault.InvalidName(name=name, msg=f"The name '{name}' is not valid.")
-    name = _UNESCAPED.sub(lambda found: f"%{ord(found[0]):02x}", name)
-    children = world.read(world.get(folder), "childEntity")
-    taken = [ref for ref in children if world.name_of(ref) == name]
-    if taken or (moid_of(folder), name) in world.reserved_names:
-        message = f"The name '{name}' already exists."
-        raise vim.fault.DuplicateName(name=name, object=[*taken, folder][0], msg=message)
-    return name
-
-
 def _set_uuids(change: Change, spec: Any) -> None:
     """Take the UUIDs asked for; vCenter gives another instance UUID when that one is in use."""
-    others = (vm for vm in change.world.of_type(VM) if vm.moid != change.owner)
+    others = (vm for vm in change.world.of_type(VM) if vm.vm_id != change.owner)
     used = {vm.config.instanceUuid for vm in others}
     for name in ("uuid", "instanceUuid"):
         if wanted := getattr(spec, name):
@@ -113,7 +93,7 @@ def apply_spec(change: Change, spec: Any) -> None:
             setattr(change.config, info.name, value)
     set_options(change.config, {item.key: str(item.value) for item in spec.extraConfig})
     change_devices(change, spec.deviceChange)
-    change.config.changeVersion, change.config.modified = now().isoformat(), now()
+    set_changed(change.world, change.config)
     complete(change.config)
 
 
@@ -128,7 +108,7 @@ def _reconfigure(run: TaskRun) -> None:
             raise vim.fault.ConcurrentAccess(msg="the VM changed since changeVersion")
         config = copy.deepcopy(vm.config)
         is_on = vm.power != Power.poweredOff
-        apply_spec(Change(world, config, vm.moid, folder_of(vm), powered_on=is_on), spec)
+        apply_spec(Change(world, config, vm.vm_id, folder_of(vm), powered_on=is_on), spec)
         if spec.name and spec.name != config.name:
             config.name = check_name(world, vm.props["parent"], spec.name)
         vm.props["config"] = config
@@ -137,21 +117,10 @@ def _reconfigure(run: TaskRun) -> None:
         message = f"Reconfigured {config.name}"
         world.log_event(vim.event.VmReconfiguredEvent, vm, message, configSpec=spec)
         world.touch(vm, *world.of_type(vim.Datastore), *world.of_type(vim.Network))
+    if vm.power == Power.poweredOn and spec.deviceChange:
+        world.guests.set_links(vm.hardware())
 
 
 def folder_of(vm: Machine) -> str:
     """Return ``[datastore] folder`` of a VM's files."""
     return str(vm.config.files.vmPathName.rpartition("/")[0])
-
-
-@task(vim.ManagedEntity, "Rename_Task")
-def _rename(run: TaskRun) -> None:
-    world, vm = run.world, run.target
-    with world.changed:
-        if not isinstance(vm, Machine):
-            raise vmodl.fault.NotSupported(msg="only VMs can be renamed here")
-        old, new = vm.config.name, check_name(world, vm.props["parent"], run.args.newName)
-        vm.config.name = new
-        message = f"Renamed {old} to {new}"
-        world.log_event(vim.event.VmRenamedEvent, vm, message, oldName=old, newName=new)
-        world.touch(vm)

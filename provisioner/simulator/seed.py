@@ -15,8 +15,9 @@ from provisioner.simulator.codec import field_of, from_plain
 from provisioner.simulator.datastores import GIB, add_file
 from provisioner.simulator.devices import Disk, Nic, give_mac, of_kind
 from provisioner.simulator.machine import VM, Machine, Snapshot
+from provisioner.simulator.restore import remember
 from provisioner.simulator.snapshots import add_snapshot
-from provisioner.simulator.world import DERIVED, DatastoreFile, Record, World, now
+from provisioner.simulator.world import DERIVED, DatastoreFile, Record, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ def seed(world: World) -> None:
     world.template_disks.add(base)
     for name, plain in table["vms"].items():
         _add_vm(world, table, name, base, plain)
+    remember(world, "start")
 
 
 def _add_vm(world: World, table: Any, name: str, base: str, plain: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ def _add_vm(world: World, table: Any, name: str, base: str, plain: dict[str, Any
     config = from_plain(table["vm_config"], vim.vm.ConfigInfo)
     config.name, config.template = name, plain.get("template", False)
     config.uuid, config.instanceUuid = str(uuid.uuid4()), str(uuid.uuid4())
-    config.modified = config.createDate = now()
+    config.modified = config.createDate = world.now()
     vmx = add_file(world, f"{place}.vmx", DatastoreFile(VMX_BYTES, owner=moid))
     config.files = vim.vm.FileInfo(vmPathName=vmx)
     for disk in of_kind(config, Disk):
@@ -85,7 +87,7 @@ def _mounts(world: World, record: Record) -> list[Any]:
 DERIVED |= {
     (vim.ManagedEntity, "overallStatus"): lambda *_: vim.ManagedEntity.Status.green,
     (vim.ManagedEntity, "configStatus"): lambda *_: vim.ManagedEntity.Status.green,
-    (vim.ServiceInstance, "serverClock"): lambda *_: now(),
+    (vim.ServiceInstance, "serverClock"): lambda world, _: world.now(),
     (vim.Folder, "childEntity"): _children,
     (VM, "environmentBrowser"): lambda world, _: next(world.of_type(vim.EnvironmentBrowser)).ref,
     (vim.HostSystem, "vm"): _vms(lambda _, vm, ref: vm.props["runtime"].host == ref),

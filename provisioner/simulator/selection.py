@@ -10,6 +10,7 @@ from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import fields_of
 from provisioner.simulator.paths import check_path, resolve
+from provisioner.simulator.permissions import is_visible, only_visible, require_property
 from provisioner.simulator.world import SESSION
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _targets(world: World, record: Record, traversal: Any) -> list[Record]:
         return []
     value = resolve(traversal.path, type(record.ref), lambda name: world.read(record, name))
     refs = value if isinstance(value, list) else [value]
-    return [found for found in map(world.find, refs) if found is not None]
+    found = [one for one in map(world.find, refs) if one is not None]
+    return [one for one in found if is_visible(world, one)]
 
 
 def select(world: World, spec: Any) -> list[Record]:
@@ -105,7 +107,8 @@ def read_object(world: World, record: Record, prop_specs: Iterable[Any]) -> Read
         try:
             if not readable:
                 raise vim.fault.NotAuthenticated(object=record.ref, privilegeId="System.View")
-            value = resolve(path, kind, lambda name: world.read(record, name))
+            require_property(world, record, path.partition(".")[0].partition("[")[0])
+            value = only_visible(world, resolve(path, kind, lambda name: world.read(record, name)))
         except vmodl.MethodFault as fault:
             reading.missing.append(Query.MissingProperty(path=path, fault=fault))
         else:

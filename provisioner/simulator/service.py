@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hmac
+import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import method_named
+from provisioner.simulator.permissions import (
+    BASIC,
+    User,
+    has_privilege,
+    is_visible,
+    list_privileges,
+)
 from provisioner.simulator.world import (
     DERIVED,
     METHODS,
@@ -20,14 +29,12 @@ from provisioner.simulator.world import (
     World,
     answers,
     derives,
-    now,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Manager = vim.AuthorizationManager
-BASIC_PRIVILEGES = ("System.Anonymous", "System.Read", "System.View")
 CHILDREN: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (vim.Folder, ("childEntity",)),
     (vim.Datacenter, ("vmFolder", "hostFolder", "datastoreFolder", "networkFolder")),
@@ -39,40 +46,57 @@ VIEWED = (*CHILDREN, (vim.ResourcePool, ("vm",)), (vim.HostSystem, ("vm",)))
 """A container view also looks from pools and hosts at their VMs."""
 
 METHODS[vim.ServiceInstance, "RetrieveServiceContent"] = lambda call: call.record.props["content"]
-METHODS[vim.ServiceInstance, "CurrentTime"] = lambda _: now()
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
+METHODS[vim.ServiceInstance, "CurrentTime"] = lambda call: call.world.now()
 
 
 @answers(vim.SessionManager, "Login")
 def _login(call: Call) -> Any:
     """Open a session; the server hands it out as a cookie."""
     settings, args = call.world.settings, call.args
-    is_user = _same(args.userName.lower(), settings.username.lower())
-    if not (_same(args.password, settings.password) and is_user):
+    administrator = User(settings.username, settings.password, {})
+    known = {settings.username.lower(): administrator, **call.world.users}
+    found = known.get(args.userName.lower())
+    if found is None or not hmac.compare_digest(args.password.encode(), found.password.encode()):
         text = "Cannot complete login due to an incorrect user name or password."
         raise vim.fault.InvalidLogin(msg=text)
-    key, locale, user = str(uuid.uuid4()), args.locale or "en", settings.username
-    info = vim.UserSession(key=key, userName=user, fullName=user, loginTime=now())
-    info.lastActiveTime, info.locale, info.messageLocale = now(), locale, locale
+    key, locale, user = str(uuid.uuid4()), args.locale or "en", found.name
+    info = vim.UserSession(key=key, userName=user, fullName=user, loginTime=call.world.now())
+    info.lastActiveTime, info.locale, info.messageLocale = info.loginTime, locale, locale
     call.session = call.world.sessions[key] = Session(info)
     call.world.log_event(vim.event.UserLoginSessionEvent, None, f"{user} logged in", sessionId=key)
     return info
 
 
-def _end_session(world: World, session: Session) -> None:
+def end_session(world: World, session: Session) -> None:
     """Close a session with everything that is its own."""
     world.sessions.pop(session.info.key, None)
     session.open = False
     world.remove(*[one for one in world.records.values() if one.session is session])
 
 
+@contextmanager
+def using_session(world: World, key: str) -> Iterator[Session | None]:
+    """Give a call its session, if that is open; sessions that were idle too long end first."""
+    with world.changed:
+        oldest_s = time.monotonic() - world.settings.session_idle_s
+        for idle in [one for one in world.sessions.values() if one.used_at_s < oldest_s]:
+            if not idle.calls:
+                end_session(world, idle)
+        if (session := world.sessions.get(key)) is not None:
+            session.calls += 1
+            session.info.lastActiveTime = world.now()
+    try:
+        yield session
+    finally:
+        with world.changed:
+            if session is not None:
+                session.calls, session.used_at_s = session.calls - 1, time.monotonic()
+
+
 @answers(vim.SessionManager, "Logout")
 def _logout(call: Call) -> None:
     if call.session is not None:
-        _end_session(call.world, call.session)
+        end_session(call.world, call.session)
     call.session = None
 
 
@@ -82,7 +106,7 @@ def _terminate(call: Call) -> None:
     for session in [call.world.sessions.get(key) for key in call.args.sessionId]:
         if session is None or session is call.session:
             raise vim.fault.NotFound(msg="no such session, or the caller's own")
-        _end_session(call.world, session)
+        end_session(call.world, session)
 
 
 @answers(vim.SessionManager, "SessionIsActive")
@@ -100,24 +124,34 @@ def _current_session(_world: World, _record: Record) -> Any:
 @answers(Manager, "HasPrivilegeOnEntities")
 @answers(Manager, "HasUserPrivilegeOnEntities")
 def _has_privileges(call: Call) -> Any:
-    """The one user may do everything, another user nothing; the entities must be visible."""
-    args = call.args
-    session = call.world.sessions.get(getattr(args, "sessionId", ""))
+    world, args = call.world, call.args
+    session = world.sessions.get(getattr(args, "sessionId", ""))
     user = session.info.userName if session else getattr(args, "userName", "")
-    granted = user.lower() == call.world.settings.username.lower()
-    available = [Manager.PrivilegeAvailability(privId=p, isGranted=granted) for p in args.privId]
-    entities = [call.world.get(ref).ref for ref in getattr(args, "entity", None) or args.entities]
-    return [Manager.EntityPrivilege(entity=one, privAvailability=available) for one in entities]
+
+    def ask(record: Record) -> Any:
+        available = [
+            Manager.PrivilegeAvailability(
+                privId=one, isGranted=has_privilege(world, user, record, one)
+            )
+            for one in args.privId
+        ]
+        return Manager.EntityPrivilege(entity=record.ref, privAvailability=available)
+
+    return [ask(world.get(ref)) for ref in getattr(args, "entity", None) or args.entities]
 
 
 @answers(Manager, "FetchUserPrivilegeOnEntities")
 def _fetch_privileges(call: Call) -> Any:
-    """Answer with what the methods spoken here need, by pyVmomi's own record."""
-    needed = {method_named(name).privId for _, name in METHODS} | {*BASIC_PRIVILEGES}
-    known = call.args.userName.lower() == call.world.settings.username.lower()
-    privileges = sorted(filter(None, needed)) if known else []
-    entities = [call.world.get(ref).ref for ref in call.args.entities]
-    return [Manager.UserPrivilegeResult(entity=one, privileges=privileges) for one in entities]
+    """The administrator has what the methods spoken here need, by pyVmomi's own record."""
+    world, name = call.world, call.args.userName
+    needed = {method_named(method).privId for _, method in METHODS} | BASIC
+
+    def ask(record: Record) -> Any:
+        found = needed if world.is_administrator(name) else list_privileges(world, name, record)
+        privileges = sorted(filter(None, found))
+        return Manager.UserPrivilegeResult(entity=record.ref, privileges=privileges)
+
+    return [ask(world.get(ref)) for ref in call.args.entities]
 
 
 @answers(vim.event.EventManager, "QueryEvents")
@@ -136,7 +170,11 @@ def _query_events(call: Call) -> Any:
             and (not isinstance(vm, vim.VirtualMachine) or (event.vm and event.vm.vm == vm))
         )
 
-    return list(filter(matches, call.world.events))
+    def is_hidden(event: Any) -> bool:
+        record = call.world.find(event.vm.vm) if event.vm else None
+        return record is not None and not is_visible(call.world, record)
+
+    return [one for one in call.world.events if matches(one) and not is_hidden(one)]
 
 
 def _children(world: World, record: Record, table: Any = CHILDREN) -> Iterator[Record]:
@@ -145,7 +183,7 @@ def _children(world: World, record: Record, table: Any = CHILDREN) -> Iterator[R
         for name in names if isinstance(record.ref, kind) else ():
             value = world.read(record, name)
             for ref in value if isinstance(value, list) else [value]:
-                if (child := world.find(ref)) is not None:
+                if (child := world.find(ref)) is not None and is_visible(world, child):
                     yield child
 
 
@@ -213,11 +251,16 @@ def _named(world: World, parent: Record, name: str) -> Record | None:
 
 @answers(vim.SearchIndex, "FindByInventoryPath")
 def _find_by_inventory_path(call: Call) -> Any:
-    """Return the object at a path such as ``DC0/vm/labs/name``."""
-    record: Record | None = call.world.records["group-d1"]
-    for name in filter(None, call.args.inventoryPath.split("/")):
-        record = _named(call.world, record, name) if record is not None else None
-    return record.ref if record is not None else None
+    found = find_by_path(call.world, call.args.inventoryPath)
+    return found.ref if found is not None else None
+
+
+def find_by_path(world: World, path: str) -> Record | None:
+    """Return the object at a path such as ``DC0/vm/labs/name``, if the caller sees it."""
+    record: Record | None = world.records["group-d1"]
+    for name in filter(None, path.split("/")):
+        record = _named(world, record, name) if record is not None else None
+    return record
 
 
 @answers(vim.SearchIndex, "FindChild")
@@ -231,7 +274,8 @@ def _find_by_uuid(call: Call) -> Any:
     """Return the VM of a BIOS or instance UUID."""
     name, wanted = "instanceUuid" if call.args.instanceUuid else "uuid", call.args.uuid.lower()
     vms = call.world.of_type(vim.VirtualMachine) if call.args.vmSearch else ()
-    return next((vm.ref for vm in vms if getattr(vm.config, name) == wanted), None)
+    found = (vm for vm in vms if getattr(vm.config, name) == wanted)
+    return next((vm.ref for vm in found if is_visible(call.world, vm)), None)
 
 
 def _mine(world: World, kind: Any) -> list[Any]:

@@ -32,7 +32,7 @@ def _go_on_from(world: World, vm: Machine, config: Any) -> None:
         stem = re.sub(r"(-\d{6})?\.vmdk$", "", below.fileName)
         names = (f"{stem}-{number:06}.vmdk" for number in itertools.count(1))
         path = next(name for name in names if name not in world.files)
-        file = DatastoreFile(DELTA_BYTES, disk.capacityInKB, vm.moid, below.uuid)
+        file = DatastoreFile(DELTA_BYTES, disk.capacityInKB, vm.vm_id, below.uuid)
         disk.backing = copy.copy(below)
         disk.backing.fileName, disk.backing.parent = add_file(world, path, file), below
     vm.props["config"] = config
@@ -60,7 +60,7 @@ def _create(run: TaskRun) -> Any:
         if not args.name:
             raise vim.fault.InvalidName(name=args.name)
         snapshot = Snapshot(world, vm, args.name, args.description or "", "")
-    snapshot.disk = world.guests.snapshot(vm.moid, snapshot.moid)
+    snapshot.disk = world.guests.snapshot(vm.vm_id, snapshot.moid)
     try:
         with all_or_nothing(world):
             add_snapshot(world, vm, snapshot)
@@ -72,12 +72,12 @@ def _create(run: TaskRun) -> Any:
 
 def _revert(world: World, vm: Machine, snapshot: Snapshot) -> None:
     """Bring a VM back to a snapshot; what it wrote since its last one is gone."""
-    world.guests.revert(vm.moid, snapshot.disk)
+    world.guests.revert(vm.vm_id, snapshot.disk)
     with all_or_nothing(world):
         set_power(world, vm, Power.poweredOff)
         name = vm.config.name
         tops = [disk.backing for disk in of_kind(vm.config, Disk) if disk.backing.parent]
-        own = [top.fileName for top in tops if world.files[top.fileName].owner == vm.moid]
+        own = [top.fileName for top in tops if world.files[top.fileName].owner == vm.vm_id]
         remove_files(world, own)
         _go_on_from(world, vm, snapshot.props["config"])
         vm.config.name, vm.current = name, snapshot
@@ -103,20 +103,19 @@ def _remove(world: World, vm: Machine, snapshots: Iterable[Snapshot]) -> None:
 
 def _consolidate(world: World, vm: Machine) -> None:
     """Merge each disk's chain into the VM's lowest own file, once no snapshot needs it."""
-    kept = parents_of_others(world, vm.moid)
+    kept = parents_of_others(world, vm.vm_id)
     for disk in of_kind(vm.config, Disk):
-        own = [one for one in chain(disk.backing) if world.files[one.fileName].owner == vm.moid]
+        own = [one for one in chain(disk.backing) if world.files[one.fileName].owner == vm.vm_id]
         free = [one for one in own if one.fileName not in kept]
         disk.backing = free[-1] if free else disk.backing
         kept.add(disk.backing.fileName)
-    owned = [path for path, file in world.files.items() if file.owner == vm.moid]
+    owned = [path for path, file in world.files.items() if file.owner == vm.vm_id]
     remove_files(world, [path for path in owned if path.endswith(".vmdk") and path not in kept])
 
 
 @task(vim.vm.Snapshot, "RevertToSnapshot_Task")
 def _revert_to(run: TaskRun) -> None:
-    with run.target.vm.busy:
-        _revert(run.world, run.target.vm, run.target)
+    _revert(run.world, run.target.vm, run.target)
 
 
 @task(VM, "RevertToCurrentSnapshot_Task")
@@ -129,9 +128,8 @@ def _revert_to_current(run: TaskRun) -> None:
 @task(vim.vm.Snapshot, "RemoveSnapshot_Task")
 def _remove_one(run: TaskRun) -> None:
     snapshot: Snapshot = run.target
-    with snapshot.vm.busy:
-        doomed = list(snapshot.family()) if run.args.removeChildren else [snapshot]
-        _remove(run.world, snapshot.vm, reversed(doomed))
+    doomed = list(snapshot.family()) if run.args.removeChildren else [snapshot]
+    _remove(run.world, snapshot.vm, reversed(doomed))
 
 
 @task(VM, "RemoveAllSnapshots_Task")

@@ -11,15 +11,16 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import F_OPTIONAL
 
 from provisioner.simulator.codec import blank, complete, field_of, moid_of, typed
+from provisioner.simulator.fault_rules import Faults, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +60,9 @@ class Record:
         self.props: dict[str, Any] = {name: complete(value) for name, value in props.items()}
         self.revision = 0
         self.busy = threading.Lock()
-        """Held by the task that works on the object."""
+        """Held while the object's guest is worked on."""
+        self.works: list[Any] = []
+        """The tasks under way on the object."""
 
 
 @dataclass(eq=False)
@@ -69,6 +72,9 @@ class Session:
     info: vim.UserSession
     open: bool = True
     collector: Any = None
+    calls: int = 0
+    """Calls under way: they keep it from being idle."""
+    used_at_s: float = field(default_factory=time.monotonic)
 
 
 SESSION: ContextVar[Session | None] = ContextVar("SESSION", default=None)
@@ -87,16 +93,27 @@ class Call:
     method: Any
     args: Any
     session: Session | None
+    rule: Rule | None = None
+    """The fault rule that fires at the call."""
 
 
 @dataclass(slots=True)
 class DatastoreFile:
-    """One file on a datastore; ``owner`` is the moId of the VM that made it."""
+    """One file on a datastore; ``owner`` is the ``vm_id`` of the VM that made it."""
 
     size_bytes: int
     capacity_kib: int = 0
     owner: str = ""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass
+class Memory:
+    """The inventory as it was: every object with its reference and properties, and the events."""
+
+    objects: list[tuple[Record, Any, dict[str, Any]]]
+    events: list[Any]
+    next_event_key: int
 
 
 @dataclass
@@ -107,8 +124,12 @@ class Settings:
     password: str
     instance_uuid: str
     first_event_key: int = 1
-    datastore_gib: int = 500
+    datastore_gib: float = 500
     method_delays_s: Mapping[str, float] = field(default_factory=dict)
+    clock_offset_s: float = 0.0
+    """How far vCenter's clock is ahead of this machine's."""
+    session_idle_s: float = 1800.0
+    """A session that makes no call for so long ends, as vCenter does it after 30 minutes."""
 
 
 class World:
@@ -125,13 +146,17 @@ class World:
         self.events: deque[Any] = deque(maxlen=5000)
         self.tasks: deque[Any] = deque()
         self.requests: Counter[str] = Counter()
+        self.faults = Faults()
+        self.users: dict[str, Any] = {}
+        """Users besides the administrator, by their names in lower case."""
+        self.memories: dict[str, Memory] = {}
         self.macs = itertools.count(1)
         self.reserved_names: set[tuple[str, str]] = set()
         """(folder moId, name) of VMs that a running clone is making."""
         self.template_disks: set[str] = set()
         """Base disks of VM templates: they outlive every VM."""
         self._revisions = itertools.count(1)
-        self._event_keys = itertools.count(settings.first_event_key)
+        self.next_event_key = settings.first_event_key
         self._ids: dict[str, itertools.count[int]] = {}
         self._threads: list[threading.Thread] = []
 
@@ -198,14 +223,29 @@ class World:
         """Return the name of an inventory object."""
         return str(self.read(self.get(ref), "name"))
 
+    def now(self) -> datetime:
+        """Return the time by this vCenter's clock."""
+        return now() + timedelta(seconds=self.settings.clock_offset_s)
+
+    @property
+    def caller(self) -> str:
+        """The user whose call, or whose task, this thread does."""
+        session = SESSION.get()
+        return str(session.info.userName) if session else self.settings.username
+
+    def is_administrator(self, name: str) -> bool:
+        """Tell whether a user is the one who may do everything."""
+        return name.lower() == self.settings.username.lower()
+
     def log_event(self, kind: Any, vm: Record | None, message: str, **details: Any) -> None:
         """Append an event; its key is greater than every earlier one."""
         with self.changed:
-            key = next(self._event_keys)
-            event = kind(key=key, chainId=key, createdTime=now(), fullFormattedMessage=message)
-            event.userName = self.settings.username
+            key = self.next_event_key
+            self.next_event_key += 1
+            event = kind(key=key, chainId=key, createdTime=self.now(), fullFormattedMessage=message)
+            event.userName = self.caller
             if vm is not None:
-                event.vm = vim.event.VmEventArgument(name=self.name_of(vm.ref), vm=vm.ref)
+                event.vm = vim.event.VmEventArgument(name=str(self.read(vm, "name")), vm=vm.ref)
             for name, value in details.items():
                 setattr(event, name, value)
             self.events.append(complete(event))
@@ -213,7 +253,7 @@ class World:
 
     def start_thread(self, work: Callable[[], None]) -> None:
         """Do work in a thread that ``close`` waits for."""
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
         with self.changed:
             self._threads = [one for one in self._threads if one.is_alive()]
             self._threads.append(thread)

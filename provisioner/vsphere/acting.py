@@ -8,7 +8,7 @@ and only then decide.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from provisioner.errors import (
     VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestIdentity
+from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
@@ -39,8 +40,11 @@ WITHOUT_EFFECT = (
 class Acting:
     """Starts vim tasks and brings VMs to a state."""
 
-    def __init__(self, session: Session, machines: Machines, waiter: Waiter) -> None:
+    def __init__(
+        self, session: Session, lookup: Lookup, machines: Machines, waiter: Waiter
+    ) -> None:
         self._session = session
+        self._lookup = lookup
         self._machines = machines
         self._waiter = waiter
 
@@ -83,17 +87,35 @@ class Acting:
 
     def _look_again(self, machine: Machine, identity: GuestIdentity, limit_s: float) -> Machine:
         """Read a VM again once no task is under way on it. Raises what `get_own` does."""
-        self.settle(self.list_tasks([machine.ref]), limit_s)
+        with contextlib.suppress(VmGoneError):
+            self.settle(self._list_tasks([machine.ref]), limit_s)
         return self._machines.get_own(identity)
 
-    def list_tasks(self, entities: Iterable[Any], description: str = "") -> list[Any]:
+    def list_clones(self, *names: str) -> list[Any]:
+        """List the clones of some of the site's templates, or of all, that have not ended yet."""
+        return self._list_template_tasks(names, CLONE_TASK)
+
+    def settle_template(self, name: str, limit_s: float) -> None:
+        """Wait until no task is under way on a template. Raises what `settle` does."""
+        self.settle(self._list_template_tasks((name,)), limit_s)
+
+    def _list_template_tasks(self, names: tuple[str, ...], description: str = "") -> list[Any]:
+        def list_tasks(known: Mapping[str, Any]) -> list[Any]:
+            templates = [known[name] for name in names or known if name in known]
+            return self._list_tasks(templates, description) if templates else []
+
+        try:
+            return list_tasks(self._lookup.get_place().templates)
+        except VmGoneError:  # another reference since the site was looked up
+            return list_tasks(self._lookup.get_place(anew=True).templates)
+
+    def _list_tasks(self, vms: list[Any], description: str = "") -> list[Any]:
         """List the tasks on VMs that have not ended yet: all, or those of one description."""
         paths = {vim.Task: ["info.state", "info.descriptionId"]}
-        spec = build_spec(entities, paths, (vim.VirtualMachine, "recentTask"))
-        tasks = self._session.retrieve("list tasks under way", spec) if spec.objectSet else ()
+        spec = build_spec(vms, paths, (vim.VirtualMachine, "recentTask"), may_be_gone=False)
         return [
             task.ref
-            for task in tasks
+            for task in self._session.retrieve("list tasks under way", spec)
             if task.values.get("info.state") not in ENDED
             and description in ("", str(task.values.get("info.descriptionId")).lower())
         ]

@@ -22,7 +22,7 @@ from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import ObservedVm, Ownership
 from provisioner.ports import CloneOrder
 from provisioner.rules.mark import Installation, build_dossier, build_mark
-from provisioner.vsphere.acting import CLONE_TASK, WITHOUT_EFFECT, Acting
+from provisioner.vsphere.acting import WITHOUT_EFFECT, Acting
 from provisioner.vsphere.devices import sort_nics
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
@@ -65,11 +65,15 @@ class Cloning:
         """Find the VM that stands, or that an earlier call is making, when it is whole."""
         machine = self.machines.find_own(order.identity)
         if machine is not None:
-            return self._look_again(order) if self._list_clones(order) else machine
+            coming = self.acting.list_clones(order.vm_template)
+            return self._look_again(order) if coming else machine
         if order.vim_task:
             task = self.session.refer(vim.Task, order.vim_task)
-            machine, _ = self._follow(task, order, f"wait for the clone {order.vm_name}")
-        return machine
+            doing = f"wait for the clone {order.vm_name}"
+            machine, _ = self._follow(task, order, doing, is_mine=False)
+        # A vCenter that was rolled back may have given the task's key to something else.
+        is_its = machine is not None and machine.vm.identity == order.identity
+        return self._confirm(machine, order.identity) if machine is not None and is_its else None
 
     def _clone(self, order: CloneOrder, on_task: Callable[[str], None]) -> Machine:
         doing = f"clone {order.vm_name}"
@@ -80,11 +84,13 @@ class Cloning:
                 machine = self._look_again(order)
             else:
                 on_task(get_moref(task))
-                machine, trouble = self._follow(task, order, doing)
+                machine, trouble = self._follow(task, order, doing, is_mine=True)
             if machine is not None:
-                return machine
+                return self._confirm(machine, order.identity)
             if trouble is None or not isinstance(trouble.__cause__, WITHOUT_EFFECT):
                 break
+            if isinstance(trouble.__cause__, vim.fault.TaskInProgress):
+                self.acting.settle_template(order.vm_template, self.session.limits.clone_s)
         raise self._explain(order, doing, trouble) from trouble
 
     def _send(self, order: CloneOrder, doing: str, *, anew: bool) -> tuple[Any, LabctlError | None]:
@@ -109,23 +115,26 @@ class Cloning:
         return task, None
 
     def _follow(
-        self, task: Any, order: CloneOrder, doing: str
+        self, task: Any, order: CloneOrder, doing: str, *, is_mine: bool
     ) -> tuple[Machine | None, LabctlError | None]:
         """Wait for the end of a clone and take its VM; without one, return what it ended with.
 
-        A clone that does not end in time is cancelled. Whether it was is seen at its end.
+        A clone that does not end in time is cancelled when this call started it. Whether it was
+        is seen at its end.
         """
         limit_s = self.session.limits.clone_s
         try:
             made = self.waiter.wait_for_task(task, limit_s, doing)
-            machine = self.machines.get(made) if made is not None else None
+            if made is not None:
+                return self.machines.get(made), None
         except TROUBLE as error:
             if isinstance(error, VsphereUnavailableError):
-                self.acting.cancel(task)
-                self.acting.settle([task], limit_s)
+                if is_mine:
+                    self.acting.cancel(task)
+                    self.acting.settle([task], limit_s)
+                elif self.acting.list_open([task]):
+                    raise
             return self.machines.find_own(order.identity), error
-        if machine is not None:
-            return self._confirm(machine, order.identity), None
         # The task ended well, and vCenter forgot it before it was read.
         return self.machines.find_own(order.identity), None
 
@@ -152,14 +161,10 @@ class Cloning:
         self.machines.require_own(machine, identity)
         return machine
 
-    def _list_clones(self, order: CloneOrder) -> list[Any]:
-        """List the clones of the order's template that have not ended yet."""
-        template = self.lookup.get_place().templates.get(order.vm_template)
-        return self.acting.list_tasks([template], CLONE_TASK) if template else []
-
     def _look_again(self, order: CloneOrder) -> Machine | None:
         """Find the VM once no clone is under way that could be it."""
-        self.acting.settle(self._list_clones(order), self.session.limits.clone_s)
+        coming = self.acting.list_clones(order.vm_template)
+        self.acting.settle(coming, self.session.limits.clone_s)
         return self.machines.find_own(order.identity)
 
     def _explain(self, order: CloneOrder, doing: str, trouble: LabctlError | None) -> LabctlError:

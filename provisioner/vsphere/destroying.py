@@ -15,16 +15,15 @@ from provisioner.model.observed import (
     DestroyResult,
     PowerState,
 )
-from provisioner.vsphere.acting import CLONE_TASK, Acting
+from provisioner.vsphere.acting import Acting
 from provisioner.vsphere.devices import find_birth_disks, list_foreign_disks
-from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import DISABLED_PATH, Machine, Machines
 from provisioner.vsphere.running import Running
 from provisioner.vsphere.session import Session
 from provisioner.vsphere.waiter import Waiter
 
 ROUNDS = 6
-"""How often a VM is looked at anew before it is given up: it is off, then gone, unless..."""
+"""How often a VM is looked at, and brought a step further, before it is given up."""
 REMEDIES = {
     Connection.DISCONNECTED: "its ESXi host is not connected to vCenter: bring the host back",
     Connection.ORPHANED: (
@@ -42,7 +41,6 @@ class Destroying:
     """Destroys guests' VMs, and nothing that was not born with them."""
 
     session: Session
-    lookup: Lookup
     machines: Machines
     acting: Acting
     running: Running
@@ -104,8 +102,7 @@ class Destroying:
 
     def _settle_clones(self, guest: GuestRecord) -> None:
         """Wait for the clones that may be this guest's."""
-        templates = self.lookup.get_place().templates.values()
-        tasks = self.acting.list_tasks(templates, CLONE_TASK)
+        tasks = self.acting.list_clones()
         if guest.vim_task:
             tasks += self.acting.list_open([self.session.refer(vim.Task, guest.vim_task)])
         self.acting.settle(tasks, self.session.limits.clone_s)

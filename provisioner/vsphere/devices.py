@@ -65,19 +65,25 @@ def _is_born(chain: tuple[str, ...], born: frozenset[str]) -> bool:
     return all(get_folder(file) == folder for file in chain[:at])
 
 
-def find_birth_disks(chains: Chains, folder: str, disk_count: int) -> tuple[str, ...]:
-    """Find the disks a linked clone was born with when nobody recorded them; none when in doubt.
-
-    They are its lowest own files: in its own folder, right above the template's. Only when there
-    are exactly as many as a clone of that template is born with, each of them must be one.
-    """
+def list_own_disks(chains: Chains, folder: str) -> tuple[str, ...]:
+    """List a linked clone's lowest own files: in its own folder, right above the template's."""
     own = {
         file
         for chain in chains
         for file, below in pairwise(chain)
         if get_folder(file) == folder != get_folder(below)
     }
-    return tuple(sorted(own)) if len(own) == disk_count else ()
+    return tuple(sorted(own))
+
+
+def find_birth_disks(chains: Chains, folder: str, disk_count: int) -> tuple[str, ...]:
+    """Find the disks a linked clone was born with when nobody recorded them; none when in doubt.
+
+    Only when it has exactly as many own disks as a clone of that template is born with, each of
+    them must be one.
+    """
+    own = list_own_disks(chains, folder)
+    return own if len(own) == disk_count else ()
 
 
 def name_network(backing: Any) -> str:

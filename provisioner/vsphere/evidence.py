@@ -8,7 +8,7 @@ from functools import partial
 
 from pyVmomi import vim
 
-from provisioner.errors import LabctlError, NotFoundError
+from provisioner.errors import LabctlError, NotFoundError, VsphereUnavailableError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence, Ownership
 from provisioner.ports import Clock
@@ -16,6 +16,7 @@ from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
+from provisioner.vsphere.sight import find_blind_spot
 from provisioner.vsphere.waiter import ENDED, Waiter
 
 Answer = tuple[str, bool | None]
@@ -33,7 +34,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks about what may be left. An answer that could not be had is no answer: `gone` is None."""
+    """Asks about what may be left. An answer that vCenter refuses is no answer: `gone` is None."""
 
     session: Session
     lookup: Lookup
@@ -42,18 +43,32 @@ class Asking:
     clock: Clock
 
     def collect(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
-        """Ask about each guest's UUID, reference, name, disks and task, and about lab's marks."""
+        """Ask about each guest's UUID, reference, name, disks and task, and about lab's marks.
+
+        Raises:
+            VsphereUnavailableError: vCenter does not answer now: nothing is said until it does.
+        """
         questions = [question for guest in guests for question in self._list_questions(guest)]
         questions.append(_Question("mark", lab_id, partial(self._ask_marks, lab_id)))
-        return tuple(self._answer(question) for question in questions)
+        try:
+            blind_spot = find_blind_spot(self.session, self.lookup.get_place(anew=True))
+        except VsphereUnavailableError:
+            raise
+        except LabctlError as error:
+            blind_spot = f"what this account sees could not be asked: {error.what}"
+        return tuple(self._answer(question, blind_spot) for question in questions)
 
-    def _answer(self, question: _Question) -> Evidence:
+    def _answer(self, question: _Question, blind_spot: str) -> Evidence:
         asked_at = self.clock.now()
         gone: bool | None
         try:
             answer, gone = question.ask()
+        except VsphereUnavailableError:
+            raise
         except LabctlError as error:
             answer, gone = f"not answered: {error.what}", None
+        if gone and blind_spot:
+            answer, gone = f"{answer}; that proves nothing: {blind_spot}", None
         return Evidence(
             kind=question.kind,
             name=question.name,

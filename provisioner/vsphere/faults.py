@@ -115,6 +115,9 @@ TABLE: dict[type[BaseException], Row] = {
     vim.fault.ConcurrentAccess: Row(
         VsphereUnavailableError, "it was changed by someone else at the same time", _AGAIN
     ),
+    vim.fault.MethodDisabled: Row(
+        VsphereUnavailableError, "{source} forbids it now, as a backup does", _AGAIN
+    ),
     vim.fault.Timedout: Row(VsphereUnavailableError, "vSphere gave up waiting: {said}", _TASKS),
     vim.fault.HostConnectFault: Row(VsphereUnavailableError, "a host is away: {said}", _HOST),
     vmodl.fault.HostCommunication: Row(VsphereUnavailableError, "a host is away: {said}", _HOST),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from provisioner.errors import NotOwnedError
 from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
     DestroyOutcome,
     Evidence,
     ObservedSite,
     ObservedVm,
-    Ownership,
     Sight,
 )
 from provisioner.model.spec import Site
@@ -24,9 +25,9 @@ from provisioner.vsphere.devices import choose_address
 from provisioner.vsphere.evidence import Asking
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machines
-from provisioner.vsphere.privileges import check_sight
 from provisioner.vsphere.running import Running
 from provisioner.vsphere.session import Limits, Session
+from provisioner.vsphere.sight import Seeing
 from provisioner.vsphere.waiter import Waiter
 
 
@@ -49,20 +50,26 @@ class VsphereHypervisor:
         clock: Clock,
         limits: Limits | None = None,
     ) -> None:
-        self._session = session = Session(site.vcenter, password, limits or Limits())
+        self._session = session = Session(site.vcenter, password, limits or Limits(), clock)
         self._lookup = lookup = Lookup(session, site)
         self._machines = machines = Machines(session, installation)
         self._waiter = waiter = Waiter(session, clock)
-        acting = Acting(session, machines, waiter)
+        self._seeing = Seeing(session)
+        acting = Acting(session, lookup, machines, waiter)
         self._cloning = Cloning(session, installation, lookup, machines, acting, waiter)
         self._running = Running(session, installation, machines, acting, waiter, clock)
-        self._destroying = Destroying(session, lookup, machines, acting, self._running, waiter)
+        self._destroying = Destroying(session, machines, acting, self._running, waiter)
         self._asking = Asking(session, lookup, machines, waiter, clock)
 
     # -- reading ----------------------------------------------------------------------------------
 
     def observe_site(self) -> ObservedSite:
-        """Read what a plan needs, without a write."""
+        """Read what a plan needs, without a write.
+
+        Raises:
+            RolledBackError: vCenter showed newer events before.
+        """
+        self._seeing.read_event_key()
         place = self._lookup.get_place(anew=True)
         content, _ = self._session.open()
         folder = place.placement.get("folder")
@@ -76,8 +83,12 @@ class VsphereHypervisor:
         )
 
     def check_sight(self) -> Sight:
-        """Read what proves that an empty answer means "gone"."""
-        return check_sight(self._session, self._lookup.get_place(anew=True))
+        """Read what proves that an empty answer means "gone".
+
+        Raises:
+            RolledBackError: vCenter showed newer events before.
+        """
+        return self._seeing.check(self._lookup.get_place(anew=True))
 
     def read_clock(self) -> datetime:
         """Return vCenter's own time, aware UTC."""
@@ -92,11 +103,15 @@ class VsphereHypervisor:
         return self._lookup.pin_template(vm_template)
 
     def find_vm(self, identity: GuestIdentity) -> ObservedVm | None:
-        """Find the genuine VM of this identity by its instance UUID; None when there is none."""
-        machine = self._machines.find(identity)
-        if machine is None or machine.vm.ownership is not Ownership.OURS:
-            return None
-        return machine.vm if machine.vm.identity == identity else None
+        """Find the genuine VM of this identity by its instance UUID; None when there is none.
+
+        Raises:
+            VsphereUnavailableError: there is a VM whose mark vCenter cannot read now.
+        """
+        with contextlib.suppress(NotOwnedError):
+            machine = self._machines.find_own(identity)
+            return machine.vm if machine is not None else None
+        return None
 
     def list_marked_vms(self) -> tuple[ObservedVm, ...]:
         """List every VM of the whole vCenter that carries a labctl mark, whoever made it."""

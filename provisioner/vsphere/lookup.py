@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pyVmomi import vim
@@ -28,6 +28,7 @@ from provisioner.vsphere.specs import Portgroup, Source
 
 GIB = 1024**3
 KIB_PER_GIB = 1024**2
+SWITCH_PATH = "config.distributedVirtualSwitch"
 VERSION_PATH = "config.changeVersion"
 TEMPLATE_PATHS = (
     "config.template",
@@ -125,7 +126,12 @@ class Lookup:
         paths = [DEVICES_PATH, "config.extraConfig"]
         spec = build_spec([snapshot], {vim.vm.Snapshot: paths})
         held = self._session.retrieve(f"read the snapshot of {name}", spec)
-        values = held[0].values if held else {}
+        if not held:
+            raise NotFoundError(
+                f"{self._session.title}: the snapshot of {name} is gone",
+                hint="somebody works on the template; run the same command again",
+            )
+        values = held[0].values
         return Source(
             template=reading.ref,
             snapshot=snapshot,
@@ -200,7 +206,7 @@ class Lookup:
         datastores, observed_datastores = self._find_datastores(content, placement, problems)
         return Place(
             placement=placement,
-            portgroups=_describe_networks(content, site.networks, networks),
+            portgroups=describe_networks(content, site.networks, networks, problems),
             templates=templates,
             datastores=datastores,
             observed_datastores=observed_datastores,
@@ -243,6 +249,8 @@ def _call(ref: Any) -> str:
 
 
 def _read_all(content: Any, refs: list[Any]) -> dict[str, Mapping[str, Any]]:
+    if not refs:  # this account sees nothing of the site
+        return {}
     paths = {vim.Folder: ["childType"], vim.VirtualMachine: TEMPLATE_PATHS}
     return {one.moref: one.values for one in retrieve(content, build_spec(refs, paths))}
 
@@ -284,8 +292,8 @@ def _observe_template(
     return ObservedTemplate(name, wanted.path, fit=not problem, disk_gib=disk_gib, problem=problem)
 
 
-def _describe_networks(
-    content: Any, paths: Mapping[str, str], found: Mapping[str, Any]
+def describe_networks(
+    content: Any, paths: Mapping[str, str], found: Mapping[str, Any], problems: list[str]
 ) -> dict[str, Portgroup]:
     """Describe portgroups: those of distributed switches need their key and the switch's UUID."""
     # A standard portgroup's name is the end of its path: site files have nothing to escape there.
@@ -295,22 +303,24 @@ def _describe_networks(
     distributed = {name: ref for name, ref in found.items() if isinstance(ref, DISTRIBUTED)}
     if not distributed:
         return portgroups
-    spec = build_spec(
-        distributed.values(), {DISTRIBUTED: ["key", "config.distributedVirtualSwitch"]}
-    )
+    spec = build_spec(distributed.values(), {DISTRIBUTED: ["key", SWITCH_PATH]})
     values = {one.moref: one.values for one in retrieve(content, spec)}
-    switches = {
-        get_moref(one["config.distributedVirtualSwitch"]): one["config.distributedVirtualSwitch"]
-        for one in values.values()
-    }
-    spec = build_spec(switches.values(), {vim.DistributedVirtualSwitch: ["uuid"]})
-    uuids = {one.moref: str(one.values["uuid"]) for one in retrieve(content, spec)}
+    switches = {moref: read.get(SWITCH_PATH) for moref, read in values.items()}
+    readable = {get_moref(switch): switch for switch in switches.values() if switch is not None}
+    uuids: dict[str, str] = {}
+    if readable:
+        spec = build_spec(readable.values(), {vim.DistributedVirtualSwitch: ["uuid"]})
+        uuids = {one.moref: str(one.values.get("uuid", "")) for one in retrieve(content, spec)}
     for name, ref in distributed.items():
-        read = values[get_moref(ref)]
-        portgroups[name] = Portgroup(
-            ref=ref,
-            name=portgroups[name].name,
-            key=str(read["key"]),
-            switch_uuid=uuids[get_moref(read["config.distributedVirtualSwitch"])],
-        )
+        switch = switches.get(get_moref(ref))
+        uuid = uuids.get(get_moref(switch), "") if switch is not None else ""
+        key = str(values.get(get_moref(ref), {}).get("key", ""))
+        if not (key and uuid):
+            problems.append(
+                f"networks.{name}: {paths[name]}: the account needs System.Read on it and on its"
+                " distributed switch"
+            )
+            del portgroups[name]
+            continue
+        portgroups[name] = replace(portgroups[name], key=key, switch_uuid=uuid)
     return portgroups

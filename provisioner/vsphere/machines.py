@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 from pyVmomi import vim
 
-from provisioner.errors import NotOwnedError, PrivilegeError, VmGoneError
+from provisioner.errors import (
+    NotFoundError,
+    NotOwnedError,
+    PrivilegeError,
+    VmGoneError,
+    VsphereUnavailableError,
+)
 from provisioner.model.lab import GuestIdentity
 from provisioner.model.observed import (
     Connection,
@@ -27,6 +35,7 @@ from provisioner.vsphere.devices import (
     list_disks,
     list_files,
     list_nics,
+    list_own_disks,
     name_network,
 )
 from provisioner.vsphere.properties import (
@@ -71,6 +80,8 @@ POWER = {
     vim.VirtualMachine.PowerState.poweredOff: PowerState.OFF,
     vim.VirtualMachine.PowerState.suspended: PowerState.SUSPENDED,
 }
+LOOKS = 3
+"""How often a VM is looked up that was found and then not there: its reference may have changed."""
 WHY_NOT_OURS = {
     Ownership.OURS: "its mark names another guest of this installation",
     Ownership.COPY: "its mark was copied from another VM",
@@ -136,11 +147,19 @@ class Machines:
         )
 
     def _find(self, content: Any, uuid: str) -> Machine | None:
-        ref = content.searchIndex.FindByUuid(None, uuid, True, True)
-        return next(iter(self._read(content, [ref])), None) if ref is not None else None
+        for _ in range(LOOKS):
+            ref = content.searchIndex.FindByUuid(None, uuid, True, True)
+            if ref is None:
+                return None
+            if found := self._read(content, [ref]):
+                return found[0]
+        raise VsphereUnavailableError(
+            f"{self._session.title}: it names a VM of instance UUID {uuid} and does not show it",
+            hint="vCenter may be starting; run the same command again",
+        )
 
     def find_own(self, identity: GuestIdentity) -> Machine | None:
-        """Find the VM of an identity. Raises NotOwnedError when what bears its UUID is not ours."""
+        """Find the VM of an identity. Raises what `require_own` does of what bears its UUID."""
         machine = self.find(identity)
         if machine is not None:
             self.require_own(machine, identity)
@@ -158,15 +177,21 @@ class Machines:
         return machine
 
     def require_own(self, machine: Machine, identity: GuestIdentity) -> None:
-        """Raise NotOwnedError unless the mark is genuine and names this VM and this guest."""
+        """Raise NotOwnedError unless the mark is genuine and names this VM and this guest.
+
+        Raises VsphereUnavailableError when vCenter cannot read the mark now.
+        """
         vm = machine.vm
+        if machine.is_unreadable:
+            raise VsphereUnavailableError(
+                f"{self._session.title}: {vm.name} ({vm.moref}) is {vm.connection}: whose it is"
+                " cannot be read now",
+                hint="bring its ESXi host and datastore back, then run the same command again",
+            )
         if vm.ownership is not Ownership.OURS or vm.identity != identity:
-            why = WHY_NOT_OURS[vm.ownership]
-            if machine.is_unreadable:
-                why = f"it is {vm.connection}: vCenter cannot read its mark now"
             raise NotOwnedError(
                 f"{self._session.title}: {vm.name} ({vm.moref}) bears the instance UUID of guest "
-                f"{identity.slot} of lab {identity.lab_id}, but {why}",
+                f"{identity.slot} of lab {identity.lab_id}, but {WHY_NOT_OURS[vm.ownership]}",
                 hint="labctl does not touch it; look at it in vCenter",
             )
 
@@ -179,20 +204,31 @@ class Machines:
 
     def list_marked(self) -> tuple[Machine, ...]:
         """List every VM of the vCenter that carries a mark, whoever made it."""
-        return self._session.read("list marked VMs", self._list_marked)
+        for _ in range(LOOKS):
+            with contextlib.suppress(NotFoundError):  # the view ended with its session
+                marked = self._session.read("list marked VMs", self._find_marked)
+                machines = self._session.read("read VMs", partial(self._read, refs=marked))
+                if len(machines) == len(marked):
+                    return machines
+        raise VsphereUnavailableError(
+            f"{self._session.title}: it names marked VMs and does not show them",
+            hint="vCenter may be starting; run the same command again",
+        )
 
-    def _list_marked(self, content: Any) -> tuple[Machine, ...]:
+    def _find_marked(self, content: Any) -> list[Any]:
         view = content.viewManager.CreateContainerView(
             content.rootFolder, [vim.VirtualMachine], True
         )
+        spec = build_spec(
+            [view],
+            {vim.VirtualMachine: [MARK_PATH]},
+            (vim.view.ContainerView, "view"),
+            may_be_gone=False,
+        )
         try:
-            spec = build_spec(
-                [view], {vim.VirtualMachine: [MARK_PATH]}, (vim.view.ContainerView, "view")
-            )
-            marked = [one.ref for one in retrieve(content, spec) if one.values.get(MARK_PATH)]
+            return [one.ref for one in retrieve(content, spec) if one.values.get(MARK_PATH)]
         finally:
             view.DestroyView()
-        return self._read(content, marked)
 
     def _read(self, content: Any, refs: list[Any]) -> tuple[Machine, ...]:
         """Read VMs with the disks of their snapshots; what is gone is left out."""
@@ -209,26 +245,32 @@ class Machines:
             spec = build_spec(snapshots, {vim.vm.Snapshot: [DEVICES_PATH]})
             held = {one.moref: list_disks(one.values) for one in retrieve(content, spec)}
         return tuple(
-            Machine(
-                ref=one.ref,
-                vm=replace(
-                    self._build_vm(one),
-                    snapshots=tuple(str(tree.name) for tree in trees[one.moref]),
-                    folder=tell_path(one.values.get("parent"), above),
-                ),
-                tools_running=one.values.get(TOOLS_PATH) == "guestToolsRunning",
-                disk_chains=tuple(
-                    list_files(disk)
-                    for disks in (
-                        list_disks(one.values),
-                        *(held.get(get_moref(tree.snapshot), []) for tree in trees[one.moref]),
-                    )
-                    for disk in disks
-                ),
-                nics=tuple(list_nics(one.values)),
-                folder=get_folder(str(one.values.get(VMX_PATH, ""))),
+            self._build_machine(
+                one, trees[one.moref], held, tell_path(one.values.get("parent"), above)
             )
             for one in readings
+        )
+
+    def _build_machine(
+        self, reading: Reading, trees: tuple[Any, ...], held: Mapping[str, list[Any]], path: str
+    ) -> Machine:
+        """Put a VM together: `held` are the disks of its snapshots, `path` its inventory folder."""
+        values = reading.values
+        disks = (list_disks(values), *(held.get(get_moref(tree.snapshot), []) for tree in trees))
+        chains = tuple(list_files(disk) for some in disks for disk in some)
+        folder = get_folder(str(values.get(VMX_PATH, "")))
+        return Machine(
+            ref=reading.ref,
+            vm=replace(
+                self._build_vm(reading),
+                snapshots=tuple(str(tree.name) for tree in trees),
+                folder=path,
+                own_disks=list_own_disks(chains, folder),
+            ),
+            tools_running=values.get(TOOLS_PATH) == "guestToolsRunning",
+            disk_chains=chains,
+            nics=tuple(list_nics(values)),
+            folder=folder,
         )
 
     def _build_vm(self, reading: Reading) -> ObservedVm:

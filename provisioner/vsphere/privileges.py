@@ -1,4 +1,4 @@
-"""What the account must be allowed, and the proof that it sees what is there."""
+"""What the account must be allowed on vCenter, and what of it is missing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pyVmomi import vim
 
-from provisioner.model.observed import Sight
+from provisioner.errors import NotFoundError, VmGoneError, VsphereUnavailableError
 from provisioner.vsphere.lookup import Place
-from provisioner.vsphere.properties import build_spec, get_moref
+from provisioner.vsphere.properties import get_moref
 from provisioner.vsphere.session import Session
 
 
@@ -47,6 +47,11 @@ NEEDED: tuple[Needed, ...] = (
     ),
     Needed(
         FOLDER,
+        "to cut and connect guests' networks",
+        ("VirtualMachine.Interact.DeviceConnection",),
+    ),
+    Needed(
+        FOLDER,
         "to power guests on and off",
         ("VirtualMachine.Interact.PowerOn", "VirtualMachine.Interact.PowerOff"),
     ),
@@ -63,31 +68,18 @@ NEEDED: tuple[Needed, ...] = (
 """The whole vSphere role of labctl; docs/runbook.md prints it."""
 
 
-def check_sight(session: Session, place: Place) -> Sight:
-    """Ask which vCenter this is, how far its events are, what we may and what we see."""
-    content = session.read_content()
-    spec = build_spec([content.eventManager], {vim.event.EventManager: ["latestEvent"]})
-    events = session.retrieve("ask for the newest event", spec)
-    event = events[0].values.get("latestEvent") if events else None
-    return Sight(
-        vcenter_uuid=str(content.about.instanceUuid),
-        event_key=int(event.key) if event is not None else 0,
-        missing_privileges=list_missing_privileges(session, place),
-        missing_objects=place.problems,
-    )
-
-
 def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
-    """List what the account lacks, as "privilege on object", in the order of the table."""
+    """List what the account lacks, as "privilege on object", in the order of the table.
+
+    Raises:
+        VsphereUnavailableError: the site's objects got new references since they were looked up.
+    """
     entities = {where: refs for where, refs in _list_entities(place).items() if refs}
     wanted = sorted({name for row in NEEDED for name in row.privileges})
 
     def ask(content: Any) -> set[tuple[str, str]]:
-        answer = content.authorizationManager.HasPrivilegeOnEntities(
-            entity=[ref for refs in entities.values() for ref in refs.values()],
-            sessionId=session.login.key,
-            privId=wanted,
-        )
+        refs = [ref for found in entities.values() for ref in found.values()]
+        answer = _ask(content, session.login.key, refs, wanted)
         return {
             (get_moref(one.entity), each.privId)
             for one in answer
@@ -95,7 +87,12 @@ def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
             if each.isGranted
         }
 
-    granted = session.read("ask for the account's privileges", ask) if entities else set()
+    try:
+        granted = session.read("ask for the account's privileges", ask) if entities else set()
+    except (NotFoundError, VmGoneError) as error:
+        raise VsphereUnavailableError(
+            error.what, hint="it was there a moment before: run the same command again"
+        ) from error
     missing = (
         f"{name} on {title}"
         for row in NEEDED
@@ -104,6 +101,21 @@ def list_missing_privileges(session: Session, place: Place) -> tuple[str, ...]:
         if (get_moref(ref), name) not in granted
     )
     return tuple(dict.fromkeys(missing))
+
+
+def _ask(content: Any, session_key: str, refs: list[Any], wanted: list[str]) -> Any:
+    """Ask for privileges on objects; of one that may not even be read, nothing is answered."""
+    while refs:
+        try:
+            return content.authorizationManager.HasPrivilegeOnEntities(
+                entity=refs, sessionId=session_key, privId=wanted
+            )
+        except vim.fault.NoPermission as fault:
+            readable = [ref for ref in refs if get_moref(ref) != get_moref(fault.object)]
+            if len(readable) == len(refs):
+                raise
+            refs = readable
+    return ()
 
 
 def _list_entities(place: Place) -> dict[str, dict[str, Any]]:

@@ -31,11 +31,16 @@ def get_moref(ref: Any) -> str:
 
 
 def build_spec(
-    objects: Iterable[Any], paths: Mapping[Any, Iterable[str]], *steps: tuple[Any, str]
+    objects: Iterable[Any],
+    paths: Mapping[Any, Iterable[str]],
+    *steps: tuple[Any, str],
+    may_be_gone: bool = True,
 ) -> Any:
     """Build the filter that reads `paths` of objects, or of what `steps` lead to from them.
 
-    Each step is a type and the property of it that leads on, in the order of the way.
+    Each step is a type and the property of it that leads on, in the order of the way. Unless the
+    objects may be gone, reading raises ManagedObjectNotFound when one is: what hangs on it would
+    look gone too.
     """
     way: list[Any] = []
     for kind, path in reversed(steps):
@@ -48,7 +53,7 @@ def build_spec(
             Query.PropertySpec(type=kind, pathSet=list(names), all=False)
             for kind, names in paths.items()
         ],
-        reportMissingObjectsInResults=True,
+        reportMissingObjectsInResults=may_be_gone,
     )
 
 

@@ -25,6 +25,7 @@ from provisioner.errors import (
     VsphereError,
 )
 from provisioner.model.spec import VCenter
+from provisioner.ports import Clock
 from provisioner.vsphere.faults import Translated
 from provisioner.vsphere.properties import Reading, retrieve
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 API_VERSION = versionMap["vim25/7.0.0.0"]
 """The API that is spoken: every vCenter since 7.0 does, so nothing has to be negotiated."""
 HTTPS_PORT = 443
+REFUSED_S = 60.0
+"""How long a refused login is remembered. A vCenter locks an account after 5 refusals in 180 s."""
 STALE = (ConnectionError, HTTPException, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """How a connection ends that vCenter had closed while it was idle."""
 
@@ -116,9 +119,12 @@ class Session:
         vcenter: where vCenter is, and how its certificate is checked.
         password: gives the password; called only once the certificate was found good.
         limits: how long things may take.
+        clock: for how long a refused login is not tried again.
     """
 
-    def __init__(self, vcenter: VCenter, password: Callable[[], str], limits: Limits) -> None:
+    def __init__(
+        self, vcenter: VCenter, password: Callable[[], str], limits: Limits, clock: Clock
+    ) -> None:
         self.vcenter = vcenter
         self.limits = limits
         port = "" if vcenter.port == HTTPS_PORT else f":{vcenter.port}"
@@ -128,7 +134,9 @@ class Session:
         self._stub: Any = None
         self._content: Any = None
         self._serial = 0
+        self._clock = clock
         self._refused: LoginRefusedError | None = None
+        self._refused_until_s = 0.0
         self._closed = False
         self._lock = threading.RLock()
 
@@ -140,7 +148,7 @@ class Session:
         """Return the service content and the login's number, logging in when there is no session.
 
         Raises:
-            LoginRefusedError: at once, too, after a first refusal: tries may lock an account.
+            LoginRefusedError: at once, too, for a while after a refusal: tries may lock an account.
             CertificateError: the certificate is not the right one; no password was sent.
             VsphereUnavailableError: vCenter does not answer.
             StoppedError: the session was closed.
@@ -148,7 +156,7 @@ class Session:
         with self._lock:
             if self._closed:
                 raise StoppedError(f"{self.title}: the session was closed")
-            if self._refused:
+            if self._refused and self._clock.monotonic_s() < self._refused_until_s:
                 raise self._refused
             if self._content is None:
                 try:
@@ -156,6 +164,7 @@ class Session:
                         self._content = self._log_in()
                 except LoginRefusedError as error:
                     self._refused = error
+                    self._refused_until_s = self._clock.monotonic_s() + REFUSED_S
                     raise
                 self._serial += 1
             return self._content, self._serial
@@ -171,7 +180,10 @@ class Session:
                 limits=self.limits,
                 sha256=(self.vcenter.thumbprint_sha256 or "").replace(":", "").lower(),
             )
-        content: Any = self._service().RetrieveContent()
+        try:
+            content: Any = self._service().RetrieveContent()
+        except STALE:
+            content = self._service().RetrieveContent()
         if content.about.apiType != "VirtualCenter":
             raise VsphereError(
                 f"{self.title}: this is {content.about.fullName}, not a vCenter",
@@ -187,18 +199,22 @@ class Session:
                 self._content = None
 
     def read(self, doing: str, ask: Callable[[Any], T]) -> T:
-        """Ask a question that changes nothing, a second time when the session had expired.
+        """Ask a question that changes nothing, again when session or connection had ended.
 
         `ask` gets the service content. Faults become errors saying "cannot {doing}".
         """
-        content, serial = self.open()
         with self.cannot(doing):
             try:
-                return ask(content)
-            except vim.fault.NotAuthenticated:
-                self.forget(serial)
+                return self._ask_logged_in(ask)
             except STALE:
-                pass
+                return self._ask_logged_in(ask)
+
+    def _ask_logged_in(self, ask: Callable[[Any], T]) -> T:
+        content, serial = self.open()
+        try:
+            return ask(content)
+        except vim.fault.NotAuthenticated:
+            self.forget(serial)
             content, _ = self.open()
             return ask(content)
 

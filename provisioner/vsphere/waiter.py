@@ -36,6 +36,8 @@ T = TypeVar("T")
 YOUNG_S = 20.0
 YOUNG_WAIT_S, OLD_WAIT_S = 1, 10
 """How long one wait at vCenter lasts while something young is waited for, and later."""
+SILENT_S = OLD_WAIT_S + 5.0
+"""After how long without the end of a wait at vCenter it does not answer."""
 KEEPALIVE_S = 240.0
 RETRY_S = 2.0
 UNREADABLE = (KeyError, AttributeError, TypeError)
@@ -82,6 +84,7 @@ class Waiter:
         self._parked = False
         self._closing = threading.Event()
         self._trouble: LabctlError | None = None
+        self._heard_at_s = 0.0
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -115,10 +118,10 @@ class Waiter:
             result: T = wait.future.result(timeout_s)
         except TimeoutError:
             wait.future.cancel()
-            trouble = self._trouble
-            kind = late if trouble is None else VsphereUnavailableError
+            trouble, silent_s = self._trouble, self._clock.monotonic_s() - self._heard_at_s
+            is_silent = trouble is not None or min(silent_s, timeout_s) > SILENT_S
             because = f": {trouble.what}" if trouble is not None else ""
-            raise kind(
+            raise (VsphereUnavailableError if is_silent else late)(
                 f"{self._session.title}: cannot {doing}: not within {timeout_s:g} s{because}",
                 hint="the outcome is unknown; run the same command again: it looks first",
             ) from trouble
@@ -200,7 +203,7 @@ class Waiter:
                 self._take_new()
                 if self._pending:
                     self._round()
-                    self._trouble = None
+                    self._trouble, self._heard_at_s = None, self._clock.monotonic_s()
             except VsphereUnavailableError as error:
                 # Who waits keeps its own deadline, so go on trying.
                 self._trouble, self._watch = error, None

@@ -139,7 +139,7 @@ def _trial_login(
     tools: Toolbox, lab: Lab, guest: GuestRecord, admin: ShellTarget
 ) -> Iterator[ShellTarget]:
     """Let labctl log in as the hire for a while, with a key that is proved gone afterwards."""
-    key = tools.credentials.make_trial_key(lab.lab_id)
+    key = tools.credentials.make_trial_key(lab.lab_id, guest.identity.slot)
     place = f"{TRIAL_KEYS}/{lab.hire.login}"
     try:
         _run_or_raise(

@@ -9,6 +9,7 @@ from provisioner.errors import ClockError, VmGoneError
 from provisioner.model.lab import GuestState, LabState
 from provisioner.ports import Flow
 from provisioner.rules.clock import ClockReading, find_clock_doubt
+from provisioner.rules.restored import refuse_when_restored
 from provisioner.workflows.provision import log_in, power_on, read_address
 from provisioner.workflows.work import Toolbox, Work
 
@@ -60,6 +61,7 @@ def _set_state(work: Work, state: LabState, note: str) -> None:
 
 
 def _is_over(work: Work) -> bool:
+    refuse_when_restored(work.tools.store)
     tools, lease = work.tools, work.get_lab().lease
     vcenter_at = tools.hypervisor.read_clock()
     now = ClockReading(tools.clock.now(), tools.clock.monotonic_s())

@@ -22,6 +22,7 @@ from provisioner.rules.receipt import (
     list_doubts_of_sight,
     to_json,
 )
+from provisioner.rules.restored import refuse_when_restored
 from provisioner.workflows.work import Toolbox, Work, build_target
 
 REVOKE_S = 30.0
@@ -66,7 +67,11 @@ def _set_state(work: Work, state: LabState, note: str) -> None:
 
 
 def _sight(work: Work) -> str:
-    """Prove that labctl sees before it says what is gone. Raises NotProvedError with all doubts."""
+    """Prove that labctl sees before it says what is gone.
+
+    Raises NotProvedError with all doubts, RestoredStoreError.
+    """
+    refuse_when_restored(work.tools.store)
     sight = work.tools.hypervisor.check_sight()
     doubts = list_doubts_of_sight(work.get_lab(), sight)
     if doubts:

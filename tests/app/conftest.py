@@ -1,4 +1,4 @@
-"""A process that holds the worker's lock, and does nothing else."""
+"""A process that holds the worker's lock, and an installation on a simulated vCenter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.app.office import Office, opening_office
 
 HOLDER = """
 import sys
@@ -31,3 +33,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with opening_office(tmp_path) as made:
+        yield made

@@ -15,7 +15,7 @@ import pytest
 
 from provisioner.app.following import STARTS, follow
 from provisioner.app.wiring import House
-from provisioner.app.worker_process import find_worker, has_ended, start_worker
+from provisioner.app.worker_process import find_end, find_worker, start_worker
 from provisioner.errors import LabctlError, TaskFailedError, to_data
 from provisioner.model.lab import Progress, StepStatus, WorkItem, WorkStatus
 from tests.fakes.samples import NOW, make_audit, make_lab
@@ -82,9 +82,16 @@ def test_a_worker_that_cannot_stay_is_not_started_for_ever(house: House) -> None
 def test_a_worker_started_by_a_verb_ends_on_sigterm(house: House) -> None:
     house.store.list_labs()
     worker = start_worker(house)
-    wait_until(lambda: find_worker(house.state) == worker or has_ended(worker))
+    wait_until(lambda: find_worker(house.state) == worker)
     os.kill(worker, signal.SIGTERM)
-    wait_until(lambda: has_ended(worker))
+    ends: list[int | None] = [None]
+
+    def has_ended() -> bool:
+        ends.append(find_end(worker))
+        return ends[-1] is not None
+
+    wait_until(has_ended)
+    assert ends[-1] == 0
     assert find_worker(house.state) is None
     assert "Traceback" not in (house.state / "worker.log").read_text()
 

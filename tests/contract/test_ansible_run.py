@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,91 @@ def test_the_death_of_labctl_ends_the_run(
     wait_until(lambda: not list_marked(f"ANSIBLE_HOME={left}"), deadline_s=30)
     run(ansible, [{"name": "Look", "command": "true"}])
     assert ansible.run_folders() == [], "the next start removes what a killed one left"
+
+
+NESTED = """
+import os, signal, sys, threading
+from provisioner.converge.job import Stop
+stop = {stop}
+told = 0
+def tell(frame, event, _arg):
+    global told
+    if told < 50 and frame.f_code.co_name in ("ask", "set", "notify_all", "notify"):
+        told += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+    return tell
+signal.signal(signal.SIGTERM, {handler})
+sys.settrace(tell)
+os.kill(os.getpid(), signal.SIGTERM)
+sys.settrace(None)
+print(told > 0 and {asked})
+"""
+
+
+def run_nested(**words: str) -> str:
+    program = NESTED.format(**words)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    ).stdout
+
+
+def test_a_stop_may_be_asked_for_while_it_is_asked_for() -> None:
+    assert run_nested(stop="Stop()", handler="stop.ask", asked="stop.asked") == "True\n"
+
+
+def test_an_event_would_wait_for_itself() -> None:
+    handler = "lambda *_: stop.set()"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_nested(stop="threading.Event()", handler=handler, asked="stop.is_set()")
+
+
+DEAF = """
+import fcntl, os, signal, sys, threading
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+folder = Path(os.environ["ANSIBLE_HOME"])
+folder.mkdir(mode=0o700)
+fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+(folder / "order.json").write_text('{"parent": ' + sys.argv[1] + "}")
+print("deaf", flush=True)
+threading.Event().wait()
+"""
+NOBODY = 4_194_305  # greater than any process id of Linux
+
+
+@pytest.mark.parametrize("parent", [NOBODY, os.getpid()])
+def test_only_the_deaf_job_of_a_dead_labctl_is_killed(
+    ansible: Ansible, monkeypatch: pytest.MonkeyPatch, parent: int
+) -> None:
+    monkeypatch.setattr(run_folder, "ORPHAN_S", 0.5)
+    monkeypatch.setattr(run_folder, "BUSY_S", 10.0 if parent == NOBODY else 2.0)
+    with ansible.configurator._folders.taking("ana-mlops", lambda: False) as folder:
+        path = folder.path
+    job = subprocess.Popen(
+        [sys.executable, "-c", DEAF, str(parent)],
+        env={**os.environ, "ANSIBLE_HOME": str(path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "deaf\n"
+        if parent == NOBODY:
+            run(ansible, [{"name": "Look", "command": "true"}])
+            assert job.wait(10) == -signal.SIGKILL
+        else:
+            with pytest.raises(BusyError):
+                run(ansible, [{"name": "Look", "command": "true"}])
+            assert job.poll() is None
+    finally:
+        job.kill()
+        job.communicate()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 # -- folders ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from provisioner.ports import Credentials, KeyPair
 from tests.fakes.credentials import FakeCredentials
 
 LAB = "ana-mlops"
+SLOT = "workbench"
 
 
 @pytest.fixture
@@ -56,11 +57,17 @@ def test_a_key_that_was_never_made_is_an_error(credentials: Credentials) -> None
 
 def test_trial_keys_come_and_go_alone(credentials: Credentials) -> None:
     kept = credentials.ensure_lab_key(LAB, 1)
-    first, second = credentials.make_trial_key(LAB), credentials.make_trial_key(LAB)
+    first, second = (credentials.make_trial_key(LAB, slot) for slot in ("left", "right"))
     assert first.public_key != second.public_key
     for _ in range(2):
         credentials.destroy_trial_key(first)
     assert credentials.get_lab_key(LAB, 1) == kept
+
+
+def test_a_trial_key_that_a_dead_run_left_is_replaced(credentials: Credentials) -> None:
+    left, fresh = (credentials.make_trial_key(LAB, SLOT) for _ in range(2))
+    assert left.public_key != fresh.public_key
+    assert left.private_file == fresh.private_file, "nothing of the dead run is left"
 
 
 def test_a_lab_key_is_no_trial_key(credentials: Credentials) -> None:
@@ -74,7 +81,7 @@ def test_the_keys_of_a_lab_end_together(credentials: Credentials) -> None:
     other = credentials.ensure_lab_key("ben-mlops", 1)
     for generation in (1, 2):
         credentials.ensure_lab_key(LAB, generation)
-    credentials.make_trial_key(LAB)
+    credentials.make_trial_key(LAB, SLOT)
     for _ in range(2):
         credentials.destroy_lab_keys(LAB)
     for generation in (1, 2):
@@ -93,7 +100,7 @@ def list_files(root: Path) -> list[str]:
 def test_where_keys_are_and_who_may_read_them(files: FileCredentials, state: Path) -> None:
     old = os.umask(0)
     try:
-        key, trial = files.ensure_lab_key(LAB, 3), files.make_trial_key(LAB)
+        key, trial = files.ensure_lab_key(LAB, 3), files.make_trial_key(LAB, SLOT)
     finally:
         os.umask(old)
     assert Path(key.private_file) == state / "keys" / LAB / "3"
@@ -138,7 +145,7 @@ def test_a_name_that_is_no_lab_id_touches_nothing(
 ) -> None:
     for call in (
         lambda: files.ensure_lab_key(lab_id, 1),
-        lambda: files.make_trial_key(lab_id),
+        lambda: files.make_trial_key(lab_id, SLOT),
         lambda: files.destroy_lab_keys(lab_id),
     ):
         with pytest.raises(InputError, match="is no lab id"):

@@ -90,7 +90,7 @@ def test_keys_are_forgotten_with_their_run(make_engine: MakeEngine) -> None:
     engine = make_engine(
         {"provision": lambda flow, *_: flow.run(Step("clone", lambda: runs.append(1)))}
     )
-    for number in (1, 2, 3):
+    for number in (11, 1, 2):
         engine.submit(*AT[:3], number)
         assert engine.wait(*AT[:3], number, timeout_s=SOON_S)
     assert runs == [1, 1, 1]

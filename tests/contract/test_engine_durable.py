@@ -153,7 +153,7 @@ def test_the_file_is_private_and_holds_no_pickle_and_no_foreign_text(
     assert rows == [], "an error is data like any other outcome"
 
 
-@pytest.mark.parametrize("damage", ["garbage", "middle", "schema"])
+@pytest.mark.parametrize("damage", ["garbage", "page", "schema"])
 def test_a_damaged_file_is_refused_and_may_be_deleted(
     start: Start, database: Path, damage: str
 ) -> None:
@@ -164,18 +164,21 @@ def test_a_damaged_file_is_refused_and_may_be_deleted(
     engine.close()
     if damage == "garbage":
         database.write_bytes(b"no database" * 1000)
-    elif damage == "middle":
-        content = bytearray(database.read_bytes())
-        content[4096:-4096] = b"\xff" * (len(content) - 8192)
-        database.write_bytes(content)
+    elif damage == "page":
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'operation_outputs'"
+        ((page,),) = change(database, query)
+        ((page_size,),) = change(database, "PRAGMA page_size")
+        with database.open("r+b") as file:
+            file.seek((page - 1) * page_size)
+            file.write(b"\xff" * page_size)
     else:
         change(database, "DROP TABLE workflow_status")
     with pytest.raises(StoreError, match="cannot be used") as caught:
         start(workflows)
     assert f"delete {database}*" in caught.value.hint
 
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
+    for left in database.parent.glob(f"{database.name}*"):
+        left.unlink()
     run_one(start(workflows))
     assert runs == [1, 1]
 

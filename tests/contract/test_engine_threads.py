@@ -152,6 +152,8 @@ def test_close_lets_the_step_under_way_end_and_starts_no_other(make_engine: Make
     closer = threading.Thread(target=engine.close)
     closer.start()
     wait_until_closing(engine)
+    with pytest.raises(StoppedError):
+        engine.submit("provision", "bo-mlops", 1, 1)
     go.set()
     closer.join(SOON_S)
     assert not closer.is_alive()

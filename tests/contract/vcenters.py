@@ -6,19 +6,23 @@ proves that something is there, left or untouched never asks the code under test
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 from pyVmomi import vim
 
-from provisioner.model.observed import PowerState
+from provisioner.model.observed import Connection, PowerState
 from provisioner.model.spec import Site
 from provisioner.ports import Hypervisor
-from provisioner.rules.mark import MARK_KEY, Installation
+from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY, Installation
+from provisioner.simulator.control import control
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
 from tests.fakes.hypervisor import FakeHypervisor
@@ -49,6 +53,9 @@ class Vcenter(Protocol):
     """A vCenter with a hand at its console."""
 
     def connect(self, installation: Installation, **site: object) -> Hypervisor: ...
+    def connect_within(
+        self, limits: Limits | None, installation: Installation, **site: object
+    ) -> Hypervisor: ...
     def list_names(self) -> set[str]: ...
     def list_files(self) -> set[str]: ...
     def is_on(self, moref: str) -> bool: ...
@@ -61,6 +68,12 @@ class Vcenter(Protocol):
     def snapshot(self, moref: str, name: str) -> None: ...
     def remove(self, moref: str) -> None: ...
     def unregister(self, moref: str) -> None: ...
+    def rename(self, moref: str, name: str) -> None: ...
+    def suspend(self, moref: str) -> None: ...
+    def move(self, moref: str, folder: str) -> None: ...
+    def disable(self, moref: str, *methods: str) -> None: ...
+    def lose(self, moref: str, connection: Connection) -> None: ...
+    def change_template(self) -> None: ...
 
 
 class Simulated:
@@ -168,6 +181,33 @@ class Simulated:
     def unregister(self, moref: str) -> None:
         self.refer(moref).UnregisterVM()
 
+    def rename(self, moref: str, name: str) -> None:
+        self.client.do(self.refer(moref).Rename_Task(name))
+
+    def suspend(self, moref: str) -> None:
+        self.client.do(self.refer(moref).SuspendVM_Task())
+
+    def move(self, moref: str, folder: str) -> None:
+        above, _, name = folder.rpartition("/")
+        made = self.client.find(above.removeprefix("/")).CreateFolder(name)
+        self.client.do(made.MoveIntoFolder_Task([self.refer(moref)]))
+
+    def _change_state(self, moref: str, **state: object) -> None:
+        world = self.client.simulator.world
+        uuid = world.get(self.refer(moref)).config.instanceUuid  # unset for clients when it is lost
+        body = json.dumps({"uuid": uuid, **state}).encode()
+        status, answer = control(world, "POST", "/labctl/vm", body)
+        assert status == HTTPStatus.OK, answer
+
+    def disable(self, moref: str, *methods: str) -> None:
+        self._change_state(moref, disabled_methods=methods)
+
+    def lose(self, moref: str, connection: Connection) -> None:
+        self._change_state(moref, connection_state=connection.value)
+
+    def change_template(self) -> None:
+        self._reconfigure(self.client.template._moId, annotation="patched")
+
 
 class InMemory:
     """The fake, and its memory as the hand."""
@@ -178,6 +218,14 @@ class InMemory:
     def connect(self, installation: Installation, **site: object) -> FakeHypervisor:
         made_site = make_site(**{**PLACE, **site})
         return FakeHypervisor(made_site, installation, RealClock(), self.vcenter)
+
+    def connect_within(
+        self,
+        limits: Limits | None,  # noqa: ARG002 - memory is quick
+        installation: Installation,
+        **site: object,
+    ) -> FakeHypervisor:
+        return self.connect(installation, **site)
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -193,7 +241,8 @@ class InMemory:
 
     def get_options(self, moref: str) -> dict[str, str]:
         vm = self.vcenter.vms[moref]
-        return {**vm.guestinfo, **({MARK_KEY: vm.mark} if vm.mark else {})}
+        signed = {MARK_KEY: vm.mark, DOSSIER_KEY: vm.dossier}
+        return {**vm.guestinfo, **{key: value for key, value in signed.items() if value}}
 
     def plant(self, name: str) -> str:
         number = next(self.vcenter.numbers)
@@ -202,12 +251,15 @@ class InMemory:
     def copy(self, moref: str, name: str) -> str:
         copied = self.plant(name)
         self.vcenter.vms[copied].mark = self.vcenter.vms[moref].mark
+        self.vcenter.vms[copied].dossier = self.vcenter.vms[moref].dossier
         return copied
 
     def set_option(self, moref: str, key: str, value: str) -> None:
         vm = self.vcenter.vms[moref]
         if key == MARK_KEY:
             vm.mark = value
+        elif key == DOSSIER_KEY:
+            vm.dossier = value
         else:
             vm.guestinfo[key] = value
         self.vcenter.happen()
@@ -241,6 +293,24 @@ class InMemory:
     def unregister(self, moref: str) -> None:
         del self.vcenter.vms[moref]
         self.vcenter.happen()
+
+    def rename(self, moref: str, name: str) -> None:
+        self.vcenter.vms[moref].name = name
+
+    def suspend(self, moref: str) -> None:
+        self.vcenter.vms[moref].power_state = PowerState.SUSPENDED
+
+    def move(self, moref: str, folder: str) -> None:
+        self.vcenter.vms[moref].folder = folder
+
+    def disable(self, moref: str, *methods: str) -> None:
+        self.vcenter.vms[moref].disabled_methods = methods
+
+    def lose(self, moref: str, connection: Connection) -> None:
+        self.vcenter.vms[moref].connection = connection
+
+    def change_template(self) -> None:
+        self.vcenter.template = replace(self.vcenter.template, change_version="patched")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyVmomi import vim
 
+from provisioner.converge.run_folder import SHARED_MEMORY, RunFolders
 from tests.e2e.canary import ProcessScan, find_in_files, spell
 from tests.e2e.conftest import LAB, Installation
 
@@ -50,8 +51,9 @@ def test_no_file_of_the_state_holds_one(lab: Installation) -> None:
 
 
 def test_no_run_folder_is_left(lab: Installation) -> None:
-    assert not list((lab.state / "runs").glob("*"))
-    assert not list(Path("/dev/shm").glob("labctl*"))  # noqa: S108 - looked at, not written
+    runs = lab.state / "runs"
+    assert not list(runs.glob("*"))
+    assert not list(SHARED_MEMORY.glob(f"{RunFolders(runs)._prefix}*"))
 
 
 def test_vcenter_shows_none(lab: Installation, vcenter: Any) -> None:

@@ -25,8 +25,9 @@ class FakeCredentials:
         except KeyError as error:
             raise CredentialError(f"there is no key of lab {lab_id}") from error
 
-    def make_trial_key(self, lab_id: str) -> KeyPair:
-        return self._make(lab_id, f"trial-{next(self._serials)}")
+    def make_trial_key(self, lab_id: str, slot: str) -> KeyPair:
+        self.keys.pop((lab_id, f"trial-{slot}"), None)
+        return self._make(lab_id, f"trial-{slot}")
 
     def destroy_trial_key(self, key: KeyPair) -> None:
         lab_id, name = key.private_file.split("/")[-2:]

@@ -16,6 +16,7 @@ from provisioner.errors import (
     StoppedError,
     TemplateChangedError,
     VmGoneError,
+    VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestIdentity, GuestRecord, TemplatePin
 from provisioner.model.observed import (
@@ -130,6 +131,8 @@ class FakeHypervisor:
             vm = self._find(identity.instance_uuid)
             if vm is None:
                 return None
+            if vm.connection is Connection.INACCESSIBLE:
+                raise VsphereUnavailableError(f"{vm.name} is inaccessible")
             seen = self._observe(vm)
             ours = seen.ownership is Ownership.OURS and seen.identity == identity
             return seen if ours else None
@@ -228,8 +231,8 @@ class FakeHypervisor:
             chains = [*vm.disks, *vm.held_by_snapshots]
             born = set(guest.birth_disks)
             if not born and guest.pin is not None:
-                roots = {chain[-2] for chain in chains if chain[-1] == TEMPLATE_DISK}
-                born = roots if len(chains) == guest.pin.disk_count else set()
+                own = {chain[-2] if chain[-1] == TEMPLATE_DISK else chain[-1] for chain in chains}
+                born = own if len(own) == guest.pin.disk_count else set()
             foreign = [chain[0] for chain in chains if not set(chain) & born]
             obstacles = {
                 f"it is {vm.connection}": vm.connection is not Connection.CONNECTED,
@@ -265,6 +268,8 @@ class FakeHypervisor:
         try:
             with self._verb("collect_evidence"):
                 pass
+        except VsphereUnavailableError:
+            raise
         except LabctlError as error:
             answer, known = f"not answered: {error.what}", False
         return Evidence(kind, name, moref, uuid, self.clock.now(), answer, gone if known else None)
@@ -314,4 +319,13 @@ class FakeHypervisor:
             connection=vm.connection,
             disabled_methods=vm.disabled_methods,
             dossier=read_dossier(self.installation, ours, vm.dossier) if ours else "",
+            own_disks=tuple(
+                sorted(
+                    {chain[-2] for chain in (*vm.disks, *vm.held_by_snapshots) if _is_own(chain)}
+                )
+            ),
         )
+
+
+def _is_own(chain: tuple[str, ...]) -> bool:
+    return len(chain) > 1 and chain[-1] == TEMPLATE_DISK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,17 @@ def test_a_sealed_portgroup_reaches_only_the_host(bench: Bench, guest: Guest) ->
     assert open_.returncode == 0, open_.stderr
     assert closed.returncode != 0
     assert across.returncode != 0
+
+
+def test_a_link_is_cut_and_connected_again(bench: Bench, fresh: Guest) -> None:
+    (nic,), address = fresh.hardware.nics, fresh.address()
+    route = fresh.run("ip route show default")
+    bench.runtime.set_links(replace(fresh.hardware, nics=(replace(nic, connected=False),)))
+    wait_until(lambda: not fresh.address())
+    assert fresh.states[-1].tools_running, "Tools need no network"
+    bench.runtime.set_links(fresh.hardware)
+    wait_until(lambda: fresh.address() == address)
+    assert fresh.run("ip route show default").split()[:3] == route.split()[:3]
 
 
 LOAD_MODULE = """python3 -c '

@@ -40,13 +40,13 @@ class Simulator:
         self.tls = ssl.create_default_context(cafile=ca_file)
         self._clients: list[Any] = []
 
-    def connect(self) -> Any:
-        """Log in as a stock client does."""
+    def connect(self, user: str = USERNAME, password: str | None = None) -> Any:
+        """Log in as a stock client does, by default as the administrator."""
         client = SmartConnect(
             host=self.host,
             port=self.port,
-            user=USERNAME,
-            pwd=self.password,
+            user=user,
+            pwd=self.password if password is None else password,
             sslContext=self.tls,
         )
         self._clients.append(client)
@@ -61,9 +61,9 @@ class Simulator:
 class Client:
     """A logged in client with the inventory at hand."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, *login: str) -> None:
         self.simulator = simulator
-        self.si = simulator.connect()
+        self.si = simulator.connect(*login)
         self.content = self.si.RetrieveContent()
         self.collector = self.content.propertyCollector.CreatePropertyCollector()
 

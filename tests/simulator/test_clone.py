@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from pyVmomi import vim
 
 if TYPE_CHECKING:
@@ -232,6 +233,9 @@ def test_rename_and_change_version(client: Client) -> None:
     client.do(vm.Rename_Task("new-name"))
     assert client.find("DC0/vm/labs/new-name") == vm
     spec = vim.vm.ConfigSpec(changeVersion=version, name="newer-name", numCPUs=1)
+    with pytest.raises(vim.fault.ConcurrentAccess):
+        client.do(vm.ReconfigVM_Task(spec))
+    spec.changeVersion = version = vm.config.changeVersion
     client.do(vm.ReconfigVM_Task(spec))
     assert (vm.name, vm.config.hardware.numCPU) == ("newer-name", 1)
     assert vm.config.changeVersion != version

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from pyVim.connect import SmartConnect
+from pyVmomi import vim
 
 from provisioner.simulator.__main__ import main
 
@@ -134,8 +135,6 @@ def test_a_stop_ends_waits_and_tasks(
     content = client.RetrieveContent()
     find = content.searchIndex.FindByInventoryPath
     template = find("DC0/vm/templates/debian-13")
-    from pyVmomi import vim
-
     location = vim.vm.RelocateSpec(pool=find("DC0/host/cluster-0/Resources"))
     spec = vim.vm.CloneSpec(location=location, powerOn=False, template=False)
     task = template.CloneVM_Task(find("DC0/vm/labs"), "never", spec)
@@ -150,6 +149,9 @@ def test_a_stop_ends_waits_and_tasks(
         (["--listen", "0.0.0.0:0"], "no loopback address"),
         (["--listen", "127.0.0.1"], "use 127.0.0.1:PORT"),
         (["--method-delay", "CloneVM_Task=soon"], "use METHOD=SECONDS"),
+        (["--faults", "no-such-file"], "No such file"),
+        (["--faults", __file__], "Extra data: line 1"),
+        (["--users", __file__], "Extra data: line 1"),
     ],
 )
 def test_options_that_are_refused(
@@ -169,3 +171,47 @@ def test_a_folder_open_to_others_is_refused(
     (tmp_path / "open").chmod(0o755)
     assert main(["--state", str(tmp_path / "open"), "--guests", "null"]) == 1
     assert "chmod 700" in capsys.readouterr().err
+
+
+def test_rules_and_users_come_from_files(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    rules = tmp_path / "faults.json"
+    rules.write_text('[{"method": "CurrentTime", "what": "vim.fault.InvalidState"}]')
+    users = tmp_path / "users.json"
+    grants = [{"path": "DC0/vm/labs", "privileges": ["System.Read"]}]
+    users.write_text(json.dumps([{"name": "ana", "password": "a word", "grants": grants}]))
+    process = run("--faults", str(rules), "--users", str(users))
+    found = endpoint(process, tmp_path / "state")
+    client = SmartConnect(
+        host=found["host"],
+        port=found["port"],
+        user="ana",
+        pwd="a word",
+        sslContext=ssl.create_default_context(cafile=found["ca_file"]),
+    )
+    search = client.RetrieveContent().searchIndex
+    assert search.FindByInventoryPath("DC0/vm/labs") is not None
+    assert search.FindByInventoryPath("DC0/vm/templates") is None
+    with pytest.raises(vim.fault.InvalidState):
+        client.CurrentTime()
+    assert client.CurrentTime()
+    client._stub.DropConnections()
+    assert stop(process) == 0
+
+
+def test_a_bad_user_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = tmp_path / "users.json"
+    grants = [{"path": "DC0/nowhere", "privileges": []}]
+    users.write_text(json.dumps([{"name": "ana", "password": "a word", "grants": grants}]))
+    words = ["--state", str(tmp_path / "s"), "--guests", "null", "--users", str(users)]
+    assert main(words) == 1
+    assert "a grant has a path that exists" in capsys.readouterr().err
+
+
+def test_a_bad_rule_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "faults.json"
+    rules.write_text('[{"method": "Login", "what": "loss"}]')
+    with pytest.raises(SystemExit):
+        main(["--state", str(tmp_path / "s"), "--guests", "null", "--faults", str(rules)])
+    assert "rule 0: 'loss' is neither a fault" in capsys.readouterr().err

@@ -133,6 +133,11 @@ READY = replace(make_lab(), state=LabState.READY)
             "lab ana-mlops is being torn down (residue)",
             "labctl teardown ana-mlops",
         ),
+        (
+            replace(READY, state=LabState.EXPIRED),
+            "the lease of lab ana-mlops ended on 2026-03-16 09:30 UTC: it is powered off",
+            "labctl extend ana-mlops",
+        ),
     ],
 )
 def test_another_lab_of_that_id_refuses(existing: Lab, what: str, hint: str) -> None:

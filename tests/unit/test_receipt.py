@@ -59,7 +59,10 @@ NOT_PROVED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a vCenter rolled back": (
         {"sight": replace(SIGHT, event_key=4710)},
-        "vCenter was rolled back: its newest event is 4710, but it had 4711 when the lab was made",
+        (
+            "vCenter was rolled back: its newest event is 4710, "
+            "but it had 4711 when the lab was worked on"
+        ),
     ),
     "a privilege lost": (
         {"sight": replace(SIGHT, missing_privileges=("System.View on /DC0/vm/labs",))},

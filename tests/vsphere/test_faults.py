@@ -96,6 +96,7 @@ CASES: list[tuple[BaseException, type[LabctlError], str]] = [
     ),
     (vim.fault.FileNotFound(file="[ds] a/a.vmdk"), NotFoundError, r"\[ds\] a/a.vmdk does not"),
     (vim.fault.TaskInProgress(), VsphereUnavailableError, "another vSphere task"),
+    (vim.fault.MethodDisabled(source="backup"), VsphereUnavailableError, "backup forbids it now"),
     (vmodl.fault.HostNotReachable(msg="esx1"), VsphereUnavailableError, "a host is away: esx1"),
     (vim.fault.InvalidPowerState(existingState="poweredOn"), TaskFailedError, "it is poweredOn"),
     (vmodl.fault.RequestCanceled(), TaskFailedError, "cancelled"),

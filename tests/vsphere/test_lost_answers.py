@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from pyVmomi import vim
 
 from provisioner.errors import (
     NotOwnedError,
+    TemplateChangedError,
     VsphereError,
     VsphereUnavailableError,
 )
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import DestroyResult, Ownership, PowerState
+from provisioner.ports import CloneOrder
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
+from tests.contract.conftest import wait_until
 from tests.contract.guests import OURS, make_record
 from tests.contract.vcenters import Simulated
 from tests.vsphere.conftest import Meddler, ignore, make_order
@@ -70,6 +76,168 @@ def test_a_clone_over_its_deadline_is_cancelled_and_unknown(vcenter: Simulated) 
     assert hasty.ensure_clone(order, ignore).identity == order.identity
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"what": "cancel-ignored"},
+        {"what": "lost"},
+        {"what": "expire"},
+        {"what": "vmodl.fault.NotSupported"},
+    ],
+    ids=lambda rule: rule["what"],
+)
+def test_a_clone_that_goes_on_after_its_deadline_is_not_left_behind(
+    vcenter: Simulated, rule: dict[str, str]
+) -> None:
+    hasty = vcenter.connect_within(Limits(clone_s=1.0), OURS)
+    order = make_order(hasty)
+    delay(vcenter, CloneVM_Task=1.5)
+    world = vcenter.client.simulator.world
+    world.faults.add({"method": "CancelTask", **rule})
+    assert hasty.ensure_clone(order, ignore).identity == order.identity
+    assert world.requests["CancelTask"] == world.requests["CloneVM_Task"] == 1
+
+
+def start_clone(hypervisor: VsphereHypervisor, order: CloneOrder) -> CloneOrder:
+    """Send the clone call as a run does that dies right after it noted the task."""
+
+    class DeadError(Exception):
+        """The process ended."""
+
+    tasks: list[str] = []
+
+    def die(task: str) -> None:
+        tasks.append(task)
+        raise DeadError
+
+    with pytest.raises(DeadError):
+        hypervisor.ensure_clone(order, die)
+    return replace(order, vim_task=tasks[0])
+
+
+def outdate(order: CloneOrder) -> CloneOrder:
+    """Let the template have changed since it was pinned."""
+    return replace(order, pin=replace(order.pin, change_version="older"))
+
+
+def test_a_clone_under_way_is_followed_by_its_task(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, count: Count
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=0.7)
+    order = outdate(start_clone(hypervisor, order))
+    count()
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    assert "CloneVM_Task" not in count()
+
+
+def test_a_task_of_an_earlier_run_is_never_cancelled(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=1.2)
+    order = start_clone(hypervisor, order)
+    hasty = vcenter.connect_within(Limits(clone_s=0.3), OURS)
+    with pytest.raises(VsphereUnavailableError, match="not within"):
+        hasty.ensure_clone(order, ignore)
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    requests = vcenter.client.simulator.world.requests
+    assert (requests["CloneVM_Task"], requests["CancelTask"]) == (1, 0)
+
+
+def test_a_clone_under_way_is_found_without_its_task(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=0.7)
+    start_clone(hypervisor, order)
+    assert hypervisor.ensure_clone(outdate(order), ignore).identity == order.identity
+    assert vcenter.list_names() == {order.vm_name}
+
+
+@pytest.mark.parametrize("known", ["failed", "forgotten"])
+def test_a_task_that_made_nothing_is_no_obstacle(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, known: str
+) -> None:
+    order = replace(make_order(hypervisor), vim_task="task-99999")
+    if known == "failed":
+        rule = {"method": "CloneVM_Task", "what": "task-error", "when": "before"}
+        vcenter.client.simulator.world.faults.add(rule)
+        order = start_clone(hypervisor, order)
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    vcenter.remove(hypervisor.ensure_clone(order, ignore).moref)
+    again = hypervisor.ensure_clone(order, ignore)
+    assert again.identity == order.identity, "a task that ended well, and a VM removed since"
+
+
+def test_a_task_that_made_something_else_is_not_taken(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    other, order = make_order(hypervisor, vm_name="other"), make_order(hypervisor)
+    tasks: list[str] = []
+    hypervisor.ensure_clone(other, tasks.append)
+    vm = hypervisor.ensure_clone(replace(order, vim_task=tasks[0]), ignore)
+    assert vm.identity == order.identity
+    assert vcenter.list_names() == {other.vm_name, order.vm_name}
+
+
+def test_references_that_are_no_longer_good_are_looked_up_anew(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, count: Count
+) -> None:
+    order = make_order(hypervisor)
+    fault = {"method": "CloneVM_Task", "what": "vmodl.fault.ManagedObjectNotFound"}
+    vcenter.client.simulator.world.faults.add(fault)
+    count()
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    spent = count()
+    assert (spent["CloneVM_Task"], spent["FindByInventoryPath"]) == (2, 6)
+
+
+def test_a_name_that_nothing_visible_bears_is_unknown_not_taken(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    names = vcenter.client.simulator.world.reserved_names
+    names.add((vcenter.client.labs._moId, order.vm_name))  # as a clone does that no task tells of
+    with pytest.raises(VsphereUnavailableError, match="nothing that is shown"):
+        hypervisor.ensure_clone(order, ignore)
+    names.clear()
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+
+
+def test_a_clone_whose_task_a_restart_forgot_is_made_once(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=0.5)
+    world = vcenter.client.simulator.world
+    world.faults.add({"method": "CloneVM_Task", "what": "restart", "when": "after"})
+
+    def is_made() -> bool:
+        with contextlib.suppress(VsphereUnavailableError):
+            return hypervisor.ensure_clone(order, ignore).identity == order.identity
+        return False
+
+    wait_until(is_made)
+    wait_until(lambda: not world.reserved_names)
+    assert len(list(world.of_type(vim.VirtualMachine))) == 3, "two templates and one clone"
+
+
+def test_a_template_that_changes_under_the_clone_call_is_said(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, meddler: Meddler
+) -> None:
+    order = make_order(hypervisor)
+
+    def remake_snapshot() -> None:
+        vcenter.client.do(vcenter.client.template.RemoveAllSnapshots_Task())
+        vcenter.snapshot(vcenter.client.template._moId, "labctl-base")
+
+    meddler.do_before("CloneVM_Task", remake_snapshot)
+    with pytest.raises(TemplateChangedError, match="snapshot was snapshot-"):
+        hypervisor.ensure_clone(order, ignore)
+    assert vcenter.list_names() == set()
+
+
 def test_destroying_waits_for_the_clone_that_is_under_way(vcenter: Simulated) -> None:
     maker, breaker = vcenter.connect(OURS), vcenter.connect(OURS)
     order = make_order(maker)
@@ -85,32 +253,6 @@ def test_destroying_waits_for_the_clone_that_is_under_way(vcenter: Simulated) ->
         assert breaker.destroy_vm(record).result is DestroyResult.DESTROYED
         made.exception(WAIT_S)
     assert vcenter.list_names() == set()
-
-
-@pytest.mark.parametrize("method", ["PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"])
-def test_no_mutating_call_is_resent(
-    vcenter: Simulated,
-    hypervisor: VsphereHypervisor,
-    meddler: Meddler,
-    count: Count,
-    method: str,
-) -> None:
-    order = make_order(hypervisor)
-    vm = hypervisor.ensure_clone(order, ignore)
-    record = make_record(vm, order)
-    meddler.lose(method)
-    for _ in range(2):
-        # An answer lost before the task ended leaves the outcome unknown; the next run looks.
-        try:
-            hypervisor.ensure_powered_on(order.identity)
-            hypervisor.ensure_powered_off(order.identity, grace_s=0)
-            hypervisor.destroy_vm(record)
-        except VsphereUnavailableError:
-            continue
-        break
-    assert count()[method] == 1
-    assert vcenter.list_names() == set()
-    assert vm.name not in "".join(vcenter.list_files())
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from provisioner.errors import (
     VsphereUnavailableError,
 )
 from provisioner.model.spec import VCenter
-from provisioner.vsphere.session import Limits, Session
-from tests.contract.vcenters import Simulated
+from provisioner.vsphere.session import REFUSED_S, Limits, Session
+from tests.contract.vcenters import RealClock, Simulated
 
 QUICK = Limits(connect_s=0.4, request_s=0.4)
 WRONG_PIN = ":".join(["AB"] * 32)
@@ -45,7 +45,7 @@ def read_pin(hand: Simulated) -> str:
 def session(
     vcenter: VCenter, password: Callable[[], str], limits: Limits = QUICK
 ) -> Iterator[Session]:
-    made = Session(vcenter, password, limits)
+    made = Session(vcenter, password, limits, RealClock())
     yield made
     made.close()
 
@@ -116,6 +116,31 @@ def test_a_wrong_password_is_tried_once(vcenter: Simulated, count: Count) -> Non
                 made.read_content()
             assert "not it" not in str(caught.value)
     assert count()["Login"] == 1, "an account is not locked by us"
+
+
+class Later(RealClock):
+    """A clock that can be put forward."""
+
+    by_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.by_s
+
+
+def test_a_changed_password_is_taken_up_after_a_while(vcenter: Simulated, count: Count) -> None:
+    passwords, clock = ["the old one"], Later()
+    made = Session(make_vcenter(vcenter), lambda: passwords[-1], QUICK, clock)
+    count()
+    for _ in range(2):
+        with pytest.raises(LoginRefusedError):
+            made.open()
+    passwords.append(vcenter.client.simulator.password)
+    with pytest.raises(LoginRefusedError):
+        made.open()
+    assert count()["Login"] == 1
+    clock.by_s = REFUSED_S + 1
+    assert made.open()[1] == 1
+    made.close()
 
 
 def test_a_closed_port_is_said_at_once(vcenter: Simulated) -> None:
@@ -239,7 +264,8 @@ def test_a_mutating_call_is_not_resent_after_the_session_ended(
 
 
 def test_closing_logs_out_and_ends_it(vcenter: Simulated, count: Count) -> None:
-    made = Session(make_vcenter(vcenter), lambda: vcenter.client.simulator.password, QUICK)
+    password = vcenter.client.simulator.password
+    made = Session(make_vcenter(vcenter), lambda: password, QUICK, RealClock())
     made.open()
     before = len(vcenter.client.content.sessionManager.sessionList)
     made.close()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from provisioner.errors import NotFoundError
+from provisioner.errors import NotFoundError, VsphereUnavailableError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence
 from provisioner.rules.mark import MARK_KEY
+from provisioner.simulator.control import add_users
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.privileges import NEEDED
 from tests.contract.guests import OURS, make_record
@@ -149,13 +150,22 @@ def test_a_folder_of_something_else_is_told(vcenter: Simulated) -> None:
     assert site.problems == ("placement.folder: /DC0/network is not a folder of VMs",)
 
 
+def connect_as(vcenter: Simulated, *grants: dict[str, object]) -> VsphereHypervisor:
+    """Connect with an account that is granted this and nothing else."""
+    simulator, name = vcenter.client.simulator, "labctl@vsphere.local"
+    user = {"name": name, "password": simulator.password, "grants": list(grants)}
+    add_users(simulator.world, [user])
+    account = {**vcenter.make_site().vcenter.model_dump(exclude_none=True), "username": name}
+    return vcenter.connect(OURS, vcenter=account)
+
+
 def test_every_missing_privilege_is_listed(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
     assert hypervisor.check_sight().missing_privileges == ()
-    vcenter.client.simulator.world.settings.username = "somebody-else"
-    missing = hypervisor.check_sight().missing_privileges
-    wanted = {name for row in NEEDED for name in row.privileges}
+    reader = connect_as(vcenter, {"path": "/", "privileges": ["System.Read"]})
+    missing = reader.check_sight().missing_privileges
+    wanted = {name for row in NEEDED for name in row.privileges} - {"System.Read", "System.View"}
     assert {one.partition(" on ")[0] for one in missing} == wanted
     assert "VirtualMachine.Inventory.Delete on the labs' folder" in missing
     assert "Datastore.AllocateSpace on datastore datastore-1" in missing
@@ -201,9 +211,26 @@ def test_evidence_that_cannot_be_asked_decides_nothing(
     assert known.pop(("task", "task-1")) is True
     assert set(known.values()) == {False}
     away = vcenter.make_site().vcenter.model_dump() | {"port": 1}
-    rows = ask(vcenter.connect(OURS, vcenter=away), record)
-    assert {row.gone for row in rows} == {None}
-    assert all("nothing listens there" in row.answer for row in rows)
+    with pytest.raises(VsphereUnavailableError, match="nothing listens there"):
+        ask(vcenter.connect(OURS, vcenter=away), record)
+
+
+@pytest.mark.parametrize("method", ["SearchDatastore_Task", "FindByUuid", "CreateContainerView"])
+def test_what_vcenter_does_not_tell_just_now_is_asked_again_later(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, method: str
+) -> None:
+    order = make_order(hypervisor)
+    record = make_record(hypervisor.ensure_clone(order, ignore), order)
+    away = {"method": method, "what": "vmodl.fault.HostCommunication"}
+    refused = {"method": method, "what": "vmodl.fault.SystemError"}
+    faults = vcenter.client.simulator.world.faults
+    faults.add(away)
+    with pytest.raises(VsphereUnavailableError, match="a host is away"):
+        ask(hypervisor, record)
+    assert {row.gone for row in ask(hypervisor, record)} == {False}
+    faults.add(refused)
+    rows = ask(hypervisor, record)
+    assert [row.gone for row in rows].count(None) == 1, "that row says so, the others tell"
 
 
 def ask(hypervisor: VsphereHypervisor, record: GuestRecord) -> tuple[Evidence, ...]:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 from pyVmomi.VmomiJSONEncoder import VmomiJSONEncoder
 
 from provisioner.model.lab import TemplatePin
@@ -14,6 +14,7 @@ from provisioner.model.observed import ObservedNic, ObservedVm, Ownership, Power
 from provisioner.ports import CloneOrder
 from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY
 from provisioner.vsphere.devices import choose_address, sort_nics
+from provisioner.vsphere.lookup import SWITCH_PATH, describe_networks
 from provisioner.vsphere.specs import (
     Portgroup,
     Source,
@@ -190,3 +191,57 @@ NicInfo = vim.vm.GuestInfo.NicInfo
 def test_an_address_is_chosen(nics: list[tuple[str, list[str]]], expected: str | None) -> None:
     seen = [NicInfo(macAddress=mac, ipAddress=addresses) for mac, addresses in nics]
     assert choose_address(seen, MAC) == expected
+
+
+class Collector:
+    """A vCenter that answers a read by what is known of each object."""
+
+    def __init__(self, known: dict[str, dict[str, Any]]) -> None:
+        self.known = known
+        self.propertyCollector = self
+
+    def RetrievePropertiesEx(self, specSet: list[Any], options: Any) -> Any:  # noqa: N802, N803, ARG002 - vSphere's names
+        query = vmodl.query.PropertyCollector
+        return query.RetrieveResult(
+            objects=[
+                query.ObjectContent(
+                    obj=one.obj,
+                    propSet=[
+                        vmodl.DynamicProperty(name=path, val=value)
+                        for path, value in self.known[one.obj._moId].items()
+                    ],
+                )
+                for one in specSet[0].objectSet
+            ]
+        )
+
+
+SWITCH = vim.dvs.VmwareDistributedVirtualSwitch("dvs-3")
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        (
+            {
+                "dvportgroup-9": {"key": "dvportgroup-9", SWITCH_PATH: SWITCH},
+                "dvs-3": {"uuid": "50 2a"},
+            },
+            DISTRIBUTED,
+        ),
+        ({"dvportgroup-9": {"key": "dvportgroup-9", SWITCH_PATH: SWITCH}, "dvs-3": {}}, None),
+        ({"dvportgroup-9": {}}, None),
+    ],
+    ids=["all is read", "not its switch", "not the portgroup"],
+)
+def test_a_portgroup_of_a_distributed_switch_is_described_or_a_problem(
+    known: dict[str, dict[str, Any]], found: Portgroup | None
+) -> None:
+    problems: list[str] = []
+    paths = {"lab": "/DC0/network/lab", "sealed": "/DC0/network/sealed"}
+    refs = {"lab": STANDARD.ref, "sealed": DISTRIBUTED.ref}
+    described = describe_networks(Collector(known), paths, refs, problems)
+    assert described == {"lab": STANDARD, **({"sealed": found} if found else {})}
+    assert [problem.partition(": ")[0] for problem in problems] == (
+        [] if found else ["networks.sealed"]
+    )

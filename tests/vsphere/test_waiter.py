@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from provisioner.errors import StoppedError, TaskFailedError, VsphereUnavailableError
+from provisioner.errors import (
+    GuestUnreachableError,
+    StoppedError,
+    TaskFailedError,
+    VsphereUnavailableError,
+)
 from provisioner.vsphere import VsphereHypervisor, waiter
 from provisioner.vsphere.waiter import Waiter
 from tests.contract.vcenters import RealClock, Simulated
@@ -148,6 +153,25 @@ def test_the_deadline_is_kept_while_vcenter_is_away(
     with pytest.raises(VsphereUnavailableError, match="nothing listens there"):
         waiting.wait_for(vm, SAID, hear, 1.0, "hear")
     assert time.monotonic() - started_s < 3
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_deadline_says_who_does_not_answer(
+    vcenter: Simulated,
+    hypervisor: VsphereHypervisor,
+    waiting: Waiter,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,  # noqa: FBT001 - a case
+) -> None:
+    monkeypatch.setattr(waiter, "SILENT_S", 1.5)
+    hypervisor.observe_site()
+    vm = vcenter.refer(vcenter.plant("vm"))
+    if not answers:
+        rule = {"method": "WaitForUpdatesEx", "what": "delay", "seconds": 5.0}
+        vcenter.client.simulator.world.faults.add(rule)
+    kind = GuestUnreachableError if answers else VsphereUnavailableError
+    with pytest.raises(kind, match="not within 2 s"):
+        waiting.wait_for(vm, SAID, hear, 2.0, "hear", late=GuestUnreachableError)
 
 
 def test_a_fault_of_an_unknown_type_harms_nobody_else(

@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from provisioner.errors import NotProvedError, TaskFailedError, TeardownIncompleteError
+from provisioner.errors import (
+    NotProvedError,
+    TaskFailedError,
+    TeardownIncompleteError,
+    VsphereUnavailableError,
+)
 from provisioner.model.lab import GuestState, LabState
 from provisioner.rules.receipt import from_json, is_complete
 from tests.workflows.conftest import World, make_world
@@ -64,6 +69,14 @@ def test_a_vcenter_that_is_away_proves_nothing(ready: World) -> None:
     assert ready.vcenter.vms, "nothing was touched"
     ready.teardown()
     assert ready.get_state() is LabState.GONE
+
+
+def test_the_receipt_waits_for_a_vcenter_that_does_not_answer_just_now(ready: World) -> None:
+    ready.hypervisor.failures["collect_evidence"] = [VsphereUnavailableError("no answer")]
+    ready.teardown()
+    assert ready.hypervisor.failures["collect_evidence"] == []
+    assert ready.get_state() is LabState.GONE
+    assert is_complete(from_json(ready.store.find_receipt("ana-mlops") or ""))
 
 
 def test_another_vcenter_proves_nothing(ready: World) -> None:

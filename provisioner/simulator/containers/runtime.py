@@ -38,6 +38,10 @@ _log = logging.getLogger(__name__)
 
 KILL_DEADLINE_S, SHUTDOWN_DEADLINE_S = 30, 90
 _CPU_PERIOD_US = 100_000
+_GIVE_MAC = (
+    'ip link set address "$2" dev '
+    """$(ip -o -4 address show to "$1" | awk '{ sub(/@.*/, "", $2); print $2; exit }')"""
+)
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 
 
@@ -122,6 +126,13 @@ class ContainerGuests:
             except BaseException:
                 self._stop_tools(vm.vm_id)
                 raise
+
+    def set_links(self, vm: GuestHardware) -> None:
+        """Connect and disconnect NICs of the running guest; a new link gets its MAC again."""
+        with engine_edge(f"connect {vm.name}"):
+            container = self._container(vm.vm_id)
+            for line in self._connect_nics(container, vm):
+                container.exec_run(["sh", "-c", _GIVE_MAC, *line.split()])
 
     def power_off(self, vm_id: str) -> None:
         """Pull the plug; the disk stays."""

@@ -1,0 +1,154 @@
+"""Workers that are killed at chosen points, the ones that follow them, and what came of it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+
+from provisioner.simulator.server import SoapHandler
+from tests.chaos.doom import MOMENTS
+from tests.chaos.ground import MUTATIONS, Ground, ground
+from tests.chaos.nursery import Nursery, nursery
+
+WORKFLOWS = ("provision", "teardown")
+LANES = 4
+JOURNAL = frozenset(
+    f"store.{method}"
+    for method in (
+        *("set_work", "raise_event_key", "set_state", "save_receipt"),
+        *("move_guest", "update_guest"),
+    )
+)
+"""The store's calls that change what is recorded of a lab, its guests or its work."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where and when one worker is killed."""
+
+    point: str
+    moment: str
+
+    def __str__(self) -> str:
+        return f"{self.moment} {self.point}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workflow, and the kills of its first workers."""
+
+    workflow: str
+    kills: tuple[Kill, ...]
+
+    def __str__(self) -> str:
+        return f"{self.workflow}, killed {' and then '.join(map(str, self.kills)) or 'never'}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case.
+
+    `reached` tells for each kill whether the worker came to it, `wrong` what is not as it should
+    be at the end. `calls` are those of the last worker, `mutations` the ones among them by which
+    vCenter was changed.
+    """
+
+    case: Case
+    reached: tuple[bool, ...]
+    wrong: tuple[str, ...]
+    calls: tuple[str, ...]
+    mutations: frozenset[str]
+
+    @property
+    def word(self) -> str:
+        """Say it in a word or two."""
+        return "; ".join(self.wrong) or ("ok" if all(self.reached) else "not reached")
+
+
+def try_case(nursery: Nursery, folder: Path, case: Case) -> Outcome:
+    """Bring a case to its end, on a simulator of its own."""
+    with ground(folder) as place:
+        place.ask_provision()
+        if case.workflow == "teardown":
+            assert nursery.live(place).status == 0
+            wrong = place.find_wrong_provision()
+            assert wrong == [], wrong
+            place.ask_teardown()
+        killed = [nursery.live(place, kill.point, kill.moment).status for kill in case.kills]
+        with _noting_mutations(place) as mutations:
+            last = nursery.live(place)
+        wrong = [] if last.status == 0 else [f"stuck: {last.status}\n{last.log}"]
+        wrong += find_wrong(place, case.workflow)
+        if (clones := place.count("CloneVM_Task")) != 1:
+            wrong.append(f"doubled: {clones} clone calls were sent")
+    return Outcome(
+        case,
+        tuple(status == -signal.SIGKILL for status in killed),
+        tuple(wrong),
+        last.calls,
+        frozenset(mutations),
+    )
+
+
+def find_wrong(place: Ground, workflow: str) -> list[str]:
+    if workflow == "provision":
+        return place.find_wrong_provision()
+    return place.find_wrong_teardown()
+
+
+@contextmanager
+def _noting_mutations(place: Ground) -> Iterator[set[str]]:
+    """Note during which of the worker's calls vCenter is asked to change something."""
+    noted: set[str] = set()
+    number = len(list(place.state.parent.glob("calls.*")))
+    calls = place.state.parent / f"calls.{number}"
+
+    class Handler(SoapHandler):
+        def _soap(self, body: bytes) -> None:
+            found = re.search(rb"<soapenv:Body>\s*<(\w+)", body)
+            if found and found[1].decode() in MUTATIONS:
+                noted.add(calls.read_text().splitlines()[-1])
+            super()._soap(body)
+
+    place.simulator.server.RequestHandlerClass = Handler
+    yield noted
+
+
+def list_mutating(outcome: Outcome) -> list[str]:
+    """List the calls of an undisturbed run that change vCenter or the journal, in their order."""
+    return [
+        call
+        for call in outcome.calls
+        if call in outcome.mutations or call.partition("#")[0] in JOURNAL
+    ]
+
+
+def list_kills(calls: Iterable[str]) -> list[tuple[Kill, ...]]:
+    """List every moment of some calls, each as the only kill of a case."""
+    return [(Kill(call, moment),) for call in calls for moment in MOMENTS]
+
+
+@contextmanager
+def trying() -> Iterator[Callable[[Iterable[Case]], list[Outcome]]]:
+    """Bring cases to their ends, some side by side."""
+    with ExitStack() as stack, ThreadPoolExecutor(LANES) as threads:
+        free: SimpleQueue[Nursery] = SimpleQueue()
+        for _ in range(LANES):
+            free.put(stack.enter_context(nursery()))
+
+        def try_one(case: Case) -> Outcome:
+            one = free.get()
+            try:
+                with TemporaryDirectory(prefix="labctl-chaos-") as folder:
+                    return try_case(one, Path(folder) / "case", case)
+            finally:
+                free.put(one)
+
+        yield lambda cases: list(threads.map(try_one, cases))
