@@ -8,11 +8,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-<<<<<<< HEAD
 from dataclasses import replace
-=======
 from functools import partial
->>>>>>> team-vsphere
 from typing import Any
 
 import pytest
