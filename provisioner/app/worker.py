@@ -63,19 +63,22 @@ class Worker:
         busy_at_s = self._house.clock.monotonic_s()
         while not self._house.stopping.is_set():
             now_s = self._house.clock.monotonic_s()
-            self._take()
-            self._collect()
-            if self._running:
+            if self._take():
                 busy_at_s = now_s
+            self._collect()
             if self._idle_s is not None and now_s - busy_at_s > self._idle_s:
                 LOG.info("idle: the worker ends; the next verb that needs one starts it")
                 return
             self._house.stopping.wait(POLL_S)
 
-    def _take(self) -> None:
-        """Hand open work to the engine, oldest first, one piece for each lab at a time."""
+    def _take(self) -> bool:
+        """Hand open work to the engine, oldest first, one piece for each lab at a time.
+
+        Returns whether there is any.
+        """
         busy = {item.lab_id for item in self._running.values()}
-        for item in self._house.store.list_open_work():
+        open_work = self._house.store.list_open_work()
+        for item in open_work:
             if item.serial in self._running or item.lab_id in busy or len(self._running) >= WIDTH:
                 continue
             busy.add(item.lab_id)
@@ -83,6 +86,7 @@ class Worker:
             self._engine.submit(*_key(item))
             self._running[item.serial] = item
             LOG.info("%s of lab %s, run %d: begun", item.workflow, item.lab_id, item.run)
+        return bool(open_work)
 
     def _collect(self) -> None:
         """Record how work ended."""

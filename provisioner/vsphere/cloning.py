@@ -13,6 +13,7 @@ from provisioner.errors import (
     LabctlError,
     NameTakenError,
     NotFoundError,
+    RolledBackError,
     TemplateChangedError,
     VmGoneError,
     VsphereError,
@@ -24,6 +25,7 @@ from provisioner.ports import CloneOrder
 from provisioner.rules.mark import Installation, build_dossier, build_mark
 from provisioner.vsphere.acting import WITHOUT_EFFECT, Acting
 from provisioner.vsphere.devices import sort_nics
+from provisioner.vsphere.files import Files
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import get_moref
@@ -45,6 +47,7 @@ class Cloning:
     machines: Machines
     acting: Acting
     waiter: Waiter
+    files: Files
 
     def ensure(self, order: CloneOrder, on_task: Callable[[str], None]) -> ObservedVm:
         """Adopt the VM that stands or is coming, or clone it.
@@ -54,9 +57,14 @@ class Cloning:
             NotOwnedError: the instance UUID belongs to a VM without our genuine mark.
             TemplateChangedError: the template is not the pinned one; nothing was cloned.
             NotFoundError: the template, or something else of the site, is gone or not fit.
+            RolledBackError: an earlier clone has left files, and vCenter shows no VM of them.
             VsphereUnavailableError: the outcome is unknown; the same call again looks first.
         """
-        machine = self._adopt(order) or self._clone(order, on_task)
+        machine = self._adopt(order)
+        if machine is None:
+            if order.vim_task:
+                self._refuse_leftovers(order)
+            machine = self._clone(order, on_task)
         place = self.lookup.get_place()
         networks = (place.get("portgroups", name).title for name in order.networks)
         return sort_nics(machine.vm, networks)
@@ -74,6 +82,18 @@ class Cloning:
         # A vCenter that was rolled back may have given the task's key to something else.
         is_its = machine is not None and machine.vm.identity == order.identity
         return self._confirm(machine, order.identity) if machine is not None and is_its else None
+
+    def _refuse_leftovers(self, order: CloneOrder) -> None:
+        """A clone call that vCenter took is sent again only when nothing came of it."""
+        for store in self.lookup.stores:
+            if names := self.files.find_names(store, order.vm_name, "*"):
+                raise RolledBackError(
+                    f"{self.session.title}: cannot clone {order.vm_name} again: an earlier clone"
+                    f" left {', '.join(sorted(names))} in [{store}] {order.vm_name}, and vCenter"
+                    " shows no VM of it",
+                    hint="vCenter was rolled back, or failed while it cloned: register that VM and"
+                    " remove it, or delete the folder, then run the same command again",
+                )
 
     def _clone(self, order: CloneOrder, on_task: Callable[[str], None]) -> Machine:
         doing = f"clone {order.vm_name}"

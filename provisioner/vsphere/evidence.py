@@ -8,16 +8,17 @@ from functools import partial
 
 from pyVmomi import vim
 
-from provisioner.errors import LabctlError, NotFoundError, VsphereUnavailableError
+from provisioner.errors import LabctlError, VsphereUnavailableError
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import Evidence, Ownership
 from provisioner.ports import Clock
+from provisioner.vsphere.files import Files
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machine, Machines
 from provisioner.vsphere.properties import build_spec
 from provisioner.vsphere.session import Session
 from provisioner.vsphere.sight import find_blind_spot
-from provisioner.vsphere.waiter import ENDED, Waiter
+from provisioner.vsphere.waiter import ENDED
 
 Answer = tuple[str, bool | None]
 """What vCenter answered, in plain words, and whether that means "gone" (None: undecided)."""
@@ -39,7 +40,7 @@ class Asking:
     session: Session
     lookup: Lookup
     machines: Machines
-    waiter: Waiter
+    files: Files
     clock: Clock
 
     def collect(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
@@ -87,6 +88,10 @@ class Asking:
         yield _Question("name", name, partial(self._ask_name, guest), moref, uuid)
         for path in guest.birth_disks:
             yield _Question("disk", path, partial(self._ask_file, path), moref, uuid)
+        if guest.pin is not None and not guest.birth_disks:  # it may have been cloned all the same
+            for store in self.lookup.stores:
+                ask = partial(self._ask_folder, store, name)
+                yield _Question("folder", f"[{store}] {name}", ask, moref, uuid)
         if guest.vim_task:
             yield _Question("task", guest.vim_task, partial(self._ask_task, guest.vim_task))
 
@@ -125,30 +130,20 @@ class Asking:
     def _ask_file(self, path: str) -> Answer:
         store, _, file = path.removeprefix("[").partition("] ")
         folder, _, name = file.rpartition("/")
-        ref = self.lookup.get_place().datastores.get(store)
-        if ref is None:
-            return f"datastore {store} is not one of the site's: it was not asked", None
-        doing = f"look for {path}"
-        spec = build_spec([ref], {vim.Datastore: ["browser"]})
-        readings = self.session.retrieve(doing, spec)
-        if not readings or "browser" not in readings[0].values:
-            return f"the files of datastore {store} cannot be seen", None
-        search = vim.host.DatastoreBrowser.SearchSpec(matchPattern=[name])
-        with self.session.cannot(doing):
-            task = (
-                readings[0]
-                .values["browser"]
-                .SearchDatastore_Task(datastorePath=f"[{store}] {folder}", searchSpec=search)
-            )
-        try:
-            result = self.waiter.wait_for_task(task, self.session.limits.search_s, doing)
-        except NotFoundError as error:
-            if not isinstance(error.__cause__, vim.fault.FileNotFound):
-                raise
+        names = self.files.find_names(store, folder, name)
+        if names is None:
             return "the datastore has no such folder", True
-        if any(found.path == name for found in result.file or ()):
+        if name in names:
             return "the file is there", False
         return "the folder holds no such file", True
+
+    def _ask_folder(self, store: str, folder: str) -> Answer:
+        names = self.files.find_names(store, folder, "*")
+        if names is None:
+            return "the datastore has no such folder", True
+        if not names:
+            return "the folder is empty", True
+        return f"it holds {', '.join(sorted(names))}, and nothing tells whose files they are", None
 
     def _ask_task(self, key: str) -> Answer:
         spec = build_spec([vim.Task(key)], {vim.Task: ["info.state"]})

@@ -23,6 +23,7 @@ from provisioner.vsphere.cloning import Cloning
 from provisioner.vsphere.destroying import Destroying
 from provisioner.vsphere.devices import choose_address
 from provisioner.vsphere.evidence import Asking
+from provisioner.vsphere.files import Files
 from provisioner.vsphere.lookup import Lookup
 from provisioner.vsphere.machines import Machines
 from provisioner.vsphere.running import Running
@@ -56,10 +57,11 @@ class VsphereHypervisor:
         self._waiter = waiter = Waiter(session, clock)
         self._seeing = Seeing(session)
         acting = Acting(session, lookup, machines, waiter)
-        self._cloning = Cloning(session, installation, lookup, machines, acting, waiter)
+        files = Files(session, lookup, waiter)
+        self._cloning = Cloning(session, installation, lookup, machines, acting, waiter, files)
         self._running = Running(session, installation, machines, acting, waiter, clock)
         self._destroying = Destroying(session, machines, acting, self._running, waiter)
-        self._asking = Asking(session, lookup, machines, waiter, clock)
+        self._asking = Asking(session, lookup, machines, files, clock)
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class Lookup:
     """Resolves a site, and keeps what it found. Reads only."""
 
     def __init__(self, session: Session, site: Site) -> None:
+        self.stores = site.placement.datastores
         self._session = session
         self._site = site
         self._place: Place | None = None

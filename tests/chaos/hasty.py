@@ -32,7 +32,7 @@ LIMITS = Limits(
     backup_s=3.0,
 )
 PAUSES_S = (0.05, 0.1, 0.2)
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 """For a piece of work, whatever happens to it: so much are its 15 minutes of patience here."""
 GRACE_S = 5.0
 POLL_S = 0.02

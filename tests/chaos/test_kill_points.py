@@ -16,6 +16,7 @@ import pytest
 from tests.chaos.doom import LEASES, MOMENTS
 from tests.chaos.ground import LAB, SLOT, ground
 from tests.chaos.killing import (
+    GIVEN_UP,
     WORKFLOWS,
     Case,
     Kill,
@@ -68,11 +69,11 @@ def test_the_points_are_real(recorded: dict[str, Outcome]) -> None:
     assert "hypervisor.destroy_vm#1" in mutating["teardown"]
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize("workflow", [*WORKFLOWS, GIVEN_UP])
 def test_a_kill_where_something_changes(
     try_all: Try, recorded: dict[str, Outcome], workflow: str
 ) -> None:
-    kills = list_kills(list_mutating(recorded[workflow]))
+    kills = list_kills(list_mutating(recorded[workflow.partition(",")[0]]))
     outcomes = try_all(Case(workflow, kill) for kill in kills)
     assert {str(one.case): one.word for one in outcomes if one.word != "ok"} == {}
 
@@ -83,8 +84,8 @@ def test_a_kill_at_every_point_and_a_second_one_in_the_recovery(
     try_all: Try, recorded: dict[str, Outcome]
 ) -> None:
     singles = []
-    for workflow in WORKFLOWS:
-        calls = recorded[workflow].calls
+    for workflow in (*WORKFLOWS, GIVEN_UP):
+        calls = recorded[workflow.partition(",")[0]].calls
         outcomes = try_all(Case(workflow, kill) for kill in list_kills(calls))
         singles += outcomes
         show(workflow, calls, outcomes)

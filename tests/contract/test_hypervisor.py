@@ -330,6 +330,18 @@ def test_a_disk_left_behind_is_evidence(vcenter: Vcenter, guest: Guest) -> None:
     assert rows["uuid"] is rows["moref"] is rows["name"] is rows["mark"] is True
 
 
+def test_files_of_a_clone_that_was_never_recorded_leave_a_doubt(
+    vcenter: Vcenter, guest: Guest
+) -> None:
+    guest.record = replace(guest.record, birth_disks=(), moref="")
+    vcenter.unregister(guest.vm.moref)
+    rows = guest.hypervisor.collect_evidence("ana-mlops", (guest.record,))
+    folders = {row.name: row.gone for row in rows if row.kind == "folder"}
+    assert set(folders) == {f"[datastore-{n}] {guest.record.vm_name}" for n in (0, 1)}
+    assert set(folders.values()) == {None, True}
+    assert all(row.gone for row in rows if row.kind != "folder")
+
+
 def test_evidence_says_when_and_what_was_answered(guest: Guest) -> None:
     rows: tuple[Evidence, ...] = guest.hypervisor.collect_evidence("ana-mlops", (guest.record,))
     assert all(row.answer and row.asked_at.tzinfo for row in rows)

@@ -248,7 +248,7 @@ class FakeHypervisor:
 
     def collect_evidence(self, lab_id: str, guests: Iterable[GuestRecord]) -> tuple[Evidence, ...]:
         vms, files = self.vcenter.vms, self.vcenter.files
-        rows: list[tuple[str, str, GuestRecord | None, bool]] = []
+        rows: list[tuple[str, str, GuestRecord | None, bool | None]] = []
         for guest in guests:
             own = self._find(guest.identity.instance_uuid)
             rows.append(("uuid", guest.vm_name, guest, own is None))
@@ -256,13 +256,23 @@ class FakeHypervisor:
             named = own is not None and own.name == guest.vm_name
             rows.append(("name", guest.vm_name, guest, not named))
             rows += [("disk", path, guest, path not in files) for path in guest.birth_disks]
+            if guest.pin is not None and not guest.birth_disks:
+                folders = [f"[{store}] {guest.vm_name}" for store in DATASTORES]
+                held = {path.rpartition("/")[0] for path in files}
+                rows += [("folder", one, guest, None if one in held else True) for one in folders]
         marked = [self._observe(vm) for vm in vms.values()]
         ours = [vm for vm in marked if vm.ownership is Ownership.OURS and vm.identity]
         left = any(vm.identity.lab_id == lab_id for vm in ours if vm.identity)
         rows.append(("mark", lab_id, None, not left))
         return tuple(self._build_row(*row) for row in rows)
 
-    def _build_row(self, kind: str, name: str, guest: GuestRecord | None, gone: bool) -> Evidence:  # noqa: FBT001 - the last word of a row
+    def _build_row(
+        self,
+        kind: str,
+        name: str,
+        guest: GuestRecord | None,
+        gone: bool | None,  # noqa: FBT001 - the last word of a row
+    ) -> Evidence:
         moref, uuid = (guest.moref, guest.identity.instance_uuid) if guest else ("", "")
         answer, known = ("gone" if gone else "it is there"), True
         try:

@@ -18,6 +18,7 @@ from provisioner.errors import RolledBackError, VmGoneError, VsphereUnavailableE
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import DestroyResult
 from provisioner.simulator.restore import restart as restart_world
+from provisioner.simulator.restore import roll_back
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
 from tests.contract.conftest import wait_until
@@ -192,6 +193,24 @@ def test_a_rollback_is_seen_by_the_events(
     fresh = vcenter.connect(OURS).check_sight()
     assert fresh.vcenter_uuid == before.vcenter_uuid
     assert fresh.event_key < before.event_key, "another process compares with what is recorded"
+
+
+def test_a_clone_is_not_sent_again_beside_the_files_of_one_that_a_rollback_took(
+    vcenter: Simulated, hypervisor: VsphereHypervisor, world: Any
+) -> None:
+    tasks: list[str] = []
+    order = make_order(hypervisor, make_identity())
+    hypervisor.ensure_clone(order, tasks.append)
+    roll_back(world, "start")
+    vcenter.client = Client(vcenter.client.simulator)
+    again = replace(order, vim_task=tasks[0])
+    with pytest.raises(RolledBackError, match="shows no VM of it"):
+        hypervisor.ensure_clone(again, tasks.append)
+    assert len(tasks) == 1
+    with world.changed:
+        for path in [path for path in world.files if order.vm_name in path]:
+            del world.files[path]
+    assert hypervisor.ensure_clone(again, tasks.append).identity == order.identity
 
 
 def test_a_slow_vcenter_is_waited_for(hypervisor: VsphereHypervisor, world: Any) -> None:
