@@ -107,15 +107,25 @@ class Comparing:
         ours = [one.vm for one in survey.vms if one.vm.ownership is Ownership.OURS]
         recorded = survey.known.living | survey.known.closed
         found, unread = find_labs(vm for vm in ours if vm.identity not in recorded)
-        adoptions, refusals = list[Adoption](), list(unread)
+        mine, refusals = list[FoundLab](), list(unread)
         for one in found:
             if why := self._find_obstacle(one, all_sites, sight):
                 refusals += [Refusal(guest.vm, why) for guest in one.guests]
             elif one.lab.site == self._site.site:
-                adoptions.append(self._build_adoption(one, found, sight))
+                mine.append(one)
+        newest = {one.lab.lab_id: one.lab.generation for one in found}
+        first = {one.lab.lab_id: one.lab.generation for one in reversed(mine)}
         known, absent = self._look_at_recorded(survey)
         return Comparison(
-            adoptions=tuple(adoptions),
+            adoptions=tuple(
+                self._build_adoption(
+                    one,
+                    sight,
+                    is_first=first[one.lab.lab_id] == one.lab.generation,
+                    is_newest=newest[one.lab.lab_id] == one.lab.generation,
+                )
+                for one in mine
+            ),
             extensions=tuple(self._find_extensions(known, ours)),
             known=known,
             absent=absent,
@@ -159,24 +169,24 @@ class Comparing:
         return "; ".join(list_doubts_of_sight(lab, sight)) if is_here else ""
 
     def _build_adoption(
-        self, found: FoundLab, others: tuple[FoundLab, ...], sight: Sight
+        self, found: FoundLab, sight: Sight, *, is_first: bool, is_newest: bool
     ) -> Adoption:
-        lab_id, generation = found.lab.lab_id, found.lab.generation
-        newest = self._house.store.find_lab(lab_id)
-        closes = newest if newest is not None and newest.state not in CLOSED_STATES else None
-        now = self._house.clock.now()
+        """Build what to record of a generation; the first one closes what the store believes in."""
+        newest, now = self._house.store.find_lab(found.lab.lab_id), self._house.clock.now()
+        lives = newest is not None and newest.state not in CLOSED_STATES
         guests = {one.guest.identity.slot: self._learn(one) for one in found.guests}
-        generations = [one.lab.generation for one in others if one.lab.lab_id == lab_id]
-        if generation > min(generations):
-            closes = None  # an earlier one of these closes it
-        if generation < max(generations):
-            lab = build_closed(found, now)
-        else:
+        if is_newest:
             doubts = tuple(self._find_doubts(found, tuple(guests.values())))
             lab = build_adopted(found, doubts, sight.event_key, now)
             guests |= {slot: self._plan_guest(lab, slot) for slot in found.missing}
+        else:
+            lab = build_closed(found, now)
         order = [spec.slot for spec in lab.blueprint.guests if spec.slot in guests]
-        return Adoption(lab, tuple(guests[slot] for slot in order), closes)
+        return Adoption(
+            lab=lab,
+            guests=tuple(guests[slot] for slot in order),
+            closes=newest if lives and is_first else None,
+        )
 
     def _plan_guest(self, lab: Lab, slot: str) -> GuestRecord:
         """Plan a guest that is missing: provision can clone it anew."""
@@ -184,17 +194,22 @@ class Comparing:
         return GuestRecord(identity, build_vm_name(lab.lab_id, slot), secrets.token_hex(16))
 
     def _learn(self, found: FoundGuest) -> GuestRecord:
-        """Build a guest's record with the host key and the address that vCenter shows."""
-        guest, identity = build_guest(found, self._site), found.guest.identity
-        is_on = found.vm.power_state is PowerState.ON
-        host_key = address = ""
-        with suppress(GuestUnreachableError, CredentialError):
-            text = self._hypervisor.wait_for_guestinfo(identity, HOST_KEY_INFO, LOOK_S)
-            host_key = parse_published_host_key(text, guest.nonce)
-        if is_on and guest.mac:
+        """Build a guest's record with its host key, if it is known, and the address it has now."""
+        guest, address = build_guest(found, self._site), ""
+        if found.vm.power_state is PowerState.ON and guest.mac:
             with suppress(GuestUnreachableError):
-                address = self._hypervisor.wait_for_address(identity, guest.mac, LOOK_S)
-        return replace(guest, host_key=host_key, address=address)
+                address = self._hypervisor.wait_for_address(guest.identity, guest.mac, LOOK_S)
+        return replace(
+            guest, host_key=guest.host_key or self._find_host_key(guest), address=address
+        )
+
+    def _find_host_key(self, guest: GuestRecord) -> str:
+        """Read the host key that a guest published; empty when it is not shown any more."""
+        try:
+            text = self._hypervisor.wait_for_guestinfo(guest.identity, HOST_KEY_INFO, LOOK_S)
+            return parse_published_host_key(text, guest.nonce)
+        except (GuestUnreachableError, CredentialError):
+            return ""
 
     def _find_doubts(self, found: FoundLab, guests: tuple[GuestRecord, ...]) -> Iterator[str]:
         """Say what labctl lacks to work on a lab's guests."""

@@ -42,7 +42,7 @@ Examples:
 
 \b
 Exit codes: 0 done, 2 wrong input, 3 refused, 4 failed, 5 no answer or stopped (try again),
-6 residue after a teardown, 7 teardown not proved, 130 stopped watching. Nothing was changed
+6 residue after a teardown or sweep, 7 not proved, 130 stopped watching. Nothing was changed
 after 2 and 3.
 """
 

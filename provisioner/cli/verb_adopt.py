@@ -13,6 +13,7 @@ from provisioner.cli.options import confirm, verb
 from provisioner.cli.output import Output
 from provisioner.model.lab import GuestState
 from provisioner.rules.lease import describe_lease
+from provisioner.rules.plain_text import build_plain_line
 from provisioner.rules.restored import find_restored_at
 
 
@@ -58,7 +59,7 @@ def _show(labs: Labs, out: Output, proposal: Proposal) -> None:
             ],
         )
     for line in _list_remarks(proposal):
-        out.say(line)
+        out.say(build_plain_line(line))
 
 
 def _describe_guests(adoption: Adoption) -> str:

@@ -14,6 +14,7 @@ from provisioner.cli.output import Output
 from provisioner.errors import TeardownIncompleteError
 from provisioner.files.site import load_site
 from provisioner.rules.clock import describe_time
+from provisioner.rules.plain_text import build_plain_line
 from provisioner.rules.sweep import ADOPTABLE, GRACE, Verdict
 
 MINUTE = timedelta(minutes=1)
@@ -74,7 +75,7 @@ def _wants(sweeping: Sweeping, survey: Survey, *, yes: bool) -> bool:
     sweeping.check(survey)
     if not survey.orphans:
         return False
-    names = ", ".join(vm.name for vm in survey.orphans)
+    names = ", ".join(build_plain_line(vm.name) for vm in survey.orphans)
     confirm(f"Destroy {len(survey.orphans)} orphans ({names}) with all their disks?", yes=yes)
     return True
 
@@ -87,7 +88,7 @@ def _show(out: Output, survey: Survey) -> None:
             [
                 (
                     row.verdict.value,
-                    row.vm_name,
+                    build_plain_line(row.vm_name),
                     row.moref,
                     f"{row.lab_id}/{row.generation}" if row.lab_id else "-",
                     row.slot or "-",
@@ -96,7 +97,7 @@ def _show(out: Output, survey: Survey) -> None:
                 for row in rows
             ],
         )
-    out.say(f"{len(rows)} VMs with a mark, {len(survey.orphans)} of them orphans.")
+    out.say(f"VMs with a mark: {len(rows)}, orphans: {len(survey.orphans)}")
     if any(row.verdict in ADOPTABLE for row in rows):
         out.say("Some VMs of this installation are not in the store: run labctl adopt.")
 
@@ -118,4 +119,5 @@ def _build_row(judged: JudgedVm, survey: Survey) -> Row:
 
 
 def _show_end(out: Output, swept: Swept) -> None:
-    out.say(f"{'gone' if swept.gone else 'LEFT'}  {swept.vm.name}: {swept.detail}")
+    end = "gone" if swept.gone else "LEFT"
+    out.say(f"{end}  {build_plain_line(f'{swept.vm.name}: {swept.detail}')}")

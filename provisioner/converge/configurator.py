@@ -22,7 +22,7 @@ from provisioner.errors import (
 )
 from provisioner.model.observed import PlayProgress, PlayRecap
 from provisioner.ports import PlayOrder
-from provisioner.rules.plain_text import build_plain_text
+from provisioner.rules.plain_text import build_plain_line, build_plain_text
 
 LIMIT_S = 3600.0
 # Of a long text the beginning names the fault, the end its cause.
@@ -216,7 +216,7 @@ def _build_failure(failure: dict[str, str]) -> LabctlError:
 
 
 def _build_line(text: str) -> str:
-    line = " ".join(build_plain_text(text).split())
+    line = build_plain_line(text)
     if len(line) <= HEAD_CHARS + TAIL_CHARS:
         return line
     return f"{line[:HEAD_CHARS]} [...] {line[-TAIL_CHARS:]}"

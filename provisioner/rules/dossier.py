@@ -1,7 +1,9 @@
 """The dossier: what a VM carries beside its mark, so that a store that was lost can be rebuilt.
 
-It holds what was decided before the clone, and no secret; how far the lab came since is read from
-the world. A dossier is believed only when its signature was checked (`rules.mark`).
+It holds what was decided before the clone, and the guest's host key once that is pinned: vCenter
+forgets what a guest published when it is powered off. It holds no secret; how far the lab came
+since is read from the world. A dossier is believed only when its signature was checked
+(`rules.mark`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def build_dossier(lab: Lab, guest: GuestRecord) -> str:
             closed_at=None,
             note="",
         ),
-        guest=GuestRecord(guest.identity, guest.vm_name, guest.nonce, pin=guest.pin),
+        guest=GuestRecord(
+            guest.identity, guest.vm_name, guest.nonce, pin=guest.pin, host_key=guest.host_key
+        ),
     )
     return _ADAPTER.dump_json(dossier).decode()
 

@@ -15,7 +15,7 @@ from provisioner.model.observed import (
     PowerState,
 )
 from provisioner.model.spec import GuestSpec, Site
-from provisioner.rules.plain_text import build_plain_text
+from provisioner.rules.plain_text import build_plain_line
 
 SNAPSHOT_DISK = re.compile(r"-\d{6}(?=\.vmdk$)")
 """What a snapshot adds to the name of the disk that goes on from there."""
@@ -58,7 +58,11 @@ def build_drift(
     """
     if vm is None:
         missing = guest.state is GuestState.STANDING
-        observed = f"stands, but has no mark: {_clean(answer)}" if answer else "missing in vCenter"
+        observed = (
+            f"stands, but has no mark: {build_plain_line(answer)}"
+            if answer
+            else "missing in vCenter"
+        )
         return (Difference("VM", guest.vm_name, observed),) if missing else ()
     if guest.state is GuestState.GONE:
         return (Difference("VM", "gone", "stands in vCenter"),)
@@ -74,17 +78,13 @@ def build_drift(
         *_compare_disks(guest, vm, template_gib),
     )
     return tuple(
-        Difference(what, recorded, _clean(observed))
+        Difference(what, recorded, build_plain_line(observed))
         for what, recorded, observed in rows
         if recorded != observed
     )
 
 
 Row = tuple[str, str, str]
-
-
-def _clean(text: str) -> str:
-    return " ".join(build_plain_text(text).split())
 
 
 def _compare_place(site: Site, guest: GuestRecord, vm: ObservedVm) -> Iterator[Row]:

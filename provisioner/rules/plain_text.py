@@ -20,6 +20,11 @@ def build_plain_text(text: str) -> str:
     return "".join(_clean(char) for char in text)
 
 
+def build_plain_line(text: str) -> str:
+    """Return `text` as `build_plain_text` does, on one line, with single spaces."""
+    return " ".join(build_plain_text(text).split())
+
+
 def _clean(char: str) -> str:
     category = unicodedata.category(char)
     if category == "Cs":

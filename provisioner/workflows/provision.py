@@ -176,12 +176,17 @@ def power_on(work: Work, slot: str) -> str:
 
 
 def _host_key(work: Work, slot: str) -> str:
-    """Learn the guest's host key through vCenter, once; a pinned key is never learned again."""
+    """Learn the guest's host key through vCenter, once; a pinned key is never learned again.
+
+    It goes into the VM's dossier before it is pinned: an adopted guest is known by it.
+    """
     guest = work.get_guest(slot)
     if guest.host_key:
         return "already pinned"
     text = work.tools.hypervisor.wait_for_guestinfo(guest.identity, HOST_KEY_INFO, FIRST_BOOT_S)
     host_key = parse_published_host_key(text, guest.nonce)
+    dossier = build_dossier(work.get_lab(), replace(guest, host_key=host_key))
+    work.tools.hypervisor.write_dossier(guest.identity, dossier)
     work.tools.store.update_guest(guest.identity, host_key=host_key)
     return "learned through vCenter and pinned"
 

@@ -117,7 +117,11 @@ def test_a_lab_is_failed_when_labctl_could_not_log_in(office: Office) -> None:
     office.provision("ana-mlops")
     office.provision("bob-mlops")
     office.house.credentials.destroy_lab_keys("ana-mlops")
-    office.hand.set_option(office.guests("bob-mlops")[0].moref, HOST_KEY_INFO, "nonsense")
+    bobs, (guest,) = office.house.store.get_lab("bob-mlops"), office.guests("bob-mlops")
+    office.hypervisor.write_dossier(
+        guest.identity, build_dossier(bobs, replace(guest, host_key=""))
+    )
+    office.hand.set_option(guest.moref, HOST_KEY_INFO, "nonsense")
     office.lose_store()
     adopt(office)
     ana, bob = (office.house.store.get_lab(lab) for lab in ("ana-mlops", "bob-mlops"))
@@ -127,6 +131,17 @@ def test_a_lab_is_failed_when_labctl_could_not_log_in(office: Office) -> None:
     assert (office.guests("bob-mlops")[0].host_key, ana.ready_at) == ("", None)
     assert is_complete(office.teardown("ana-mlops"))
     assert is_complete(office.teardown("bob-mlops"))
+
+
+def test_a_host_key_that_was_published_and_not_pinned_is_learned(office: Office) -> None:
+    lab = office.provision("ana-mlops")
+    (guest,) = office.guests()
+    dossier = build_dossier(lab, replace(guest, host_key=""))
+    office.hypervisor.write_dossier(guest.identity, dossier)
+    office.lose_store()
+    adopt(office)
+    assert office.guests()[0].host_key == guest.host_key
+    assert office.house.store.get_lab("ana-mlops").state is LabState.READY
 
 
 def test_a_disk_from_elsewhere_stops_the_teardown_of_an_adopted_lab(office: Office) -> None:
@@ -206,6 +221,23 @@ def test_of_two_generations_the_earlier_is_recorded_as_closed(office: Office) ->
     ]
     assert Adopting(office.house, None).propose().changes_nothing
     assert office.house.store.get_lab("ana-mlops").generation == 2
+
+
+def test_an_earlier_generation_is_not_taken_for_the_lab_when_the_later_is_refused(
+    office: Office,
+) -> None:
+    office.provision("ana-mlops")
+    office.hand.rename(office.guests()[0].moref, "ana-mlops-old")
+    office.forget()
+    lab = office.provision("ana-mlops", generation=2)
+    (guest,) = office.guests()
+    dossier = build_dossier(replace(lab, vcenter_uuid="another"), guest)
+    office.hypervisor.write_dossier(guest.identity, dossier)
+    office.lose_store()
+    found = adopt(office).comparison
+    assert [one.lab.state for one in found.adoptions] == [LabState.FORGOTTEN]
+    assert len(found.refusals) == 1
+    assert office.house.store.list_labs() == ()
 
 
 def test_a_vm_of_a_generation_that_is_recorded_without_it_is_refused(office: Office) -> None:

@@ -289,6 +289,3 @@ def test_a_backup_of_a_restored_store_keeps_the_first_time(
     restored = Office.build_house(house.state)
     assert find_restored_at(restored.store) == backup.made_at
     restored.close()
-
-
-# -- a store that is older than the world --------------------------------------------------------

@@ -7,15 +7,16 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 CHUNK_BYTES = 2048
-LATENCY_S, SLOW_CLOSE_S, LOOK_S = 0.1, 1.0, 0.05
-SPARED = 0.2
-"""The share of connections to which nothing happens."""
+LATENCY_S, SLOW_CLOSE_S, LOOK_S = 0.05, 1.0, 0.05
 AFTER_BYTES = (2.0, 4.5)
 """When it happens: after 10 to the power of something between these."""
 CUTS = ("latency", "reset", "half-open", "slow close")
+SPARED = ""
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -30,12 +31,19 @@ class Cutter:
         target: what it stands in front of.
         seed: decides what happens to which connection, and when.
         most: how often something happens; then all is well. `done` tells what did.
+        cuts: what may happen, one as likely as the other.
     """
 
-    def __init__(self, target: tuple[str, int], seed: int, most: int) -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        seed: int,
+        most: int,
+        cuts: Sequence[str] = (SPARED, *CUTS),
+    ) -> None:
         self.done: list[str] = []
         self.closing = threading.Event()
-        self._target, self._most = target, most
+        self._target, self._most, self._cuts = target, most, cuts
         self._chance = random.Random(seed)  # noqa: S311 - to be repeated
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +51,10 @@ class Cutter:
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End every connection, and return when nothing runs."""
         self.closing.set()
         with suppress(OSError):
@@ -64,7 +75,7 @@ class Cutter:
         with suppress(OSError):  # it was closed
             while True:
                 client, _ = self._listener.accept()
-                cut = "" if self._chance.random() < SPARED else self._chance.choice(CUTS)
+                cut = self._chance.choice(self._cuts)
                 after = int(10 ** self._chance.uniform(*AFTER_BYTES))
                 wire = _Wire(self, client, socket.create_connection(self._target), cut, after)
                 thread = threading.Thread(target=wire.run)
@@ -111,7 +122,7 @@ class _Wire:
     def _meet(self) -> None:
         """Let happen what is to happen, once."""
         cut, self._cut = self._cut, ""
-        if not cut or not self._cutter.happens(cut):
+        if cut == SPARED or not self._cutter.happens(cut):
             return
         self._is_late, self._is_silent = cut == "latency", cut == "half-open"
         if cut == "reset":

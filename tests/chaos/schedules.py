@@ -26,6 +26,7 @@ SLOW_S = LIMITS.clone_s + 1.0
 OUT_S = 0.6
 SLOTS = (("workbench",), ("left", "right"))
 MOST_EXTRAS = 2
+WORKFLOWS = ("provision", "teardown")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def list_faults(sites: Iterable[Site]) -> list[Fault]:
 def build_schedule(sites: Iterable[Site], seed: int) -> list[Fault]:
     """Build the faults of a seed."""
     chance, faults = random.Random(seed), []  # noqa: S311 - to be repeated
-    for workflow in ("provision", "teardown"):
+    for workflow in WORKFLOWS:
         possible = list_faults(site for site in sites if site.workflow == workflow)
         faults.append(possible[seed % len(possible)])
         faults += [
@@ -150,16 +151,17 @@ def _place(*slots: str) -> Iterator[Ground]:
     with (
         TemporaryDirectory(prefix="labctl-chaos-") as folder,
         ground(Path(folder) / "case", *slots) as place,
-        working(place),
     ):
-        yield place
+        _be_slow_once(place)
+        with working(place):
+            yield place
 
 
 def record_sites() -> list[Site]:
     """Record an undisturbed provision and teardown."""
     sites = []
     with _place() as place:
-        for workflow in ("provision", "teardown"):
+        for workflow in WORKFLOWS:
             ask(place, workflow)
             before = dict(place.simulator.world.requests)
             assert wait_for_end(place) is None
@@ -178,7 +180,7 @@ def run_schedule(sites: Iterable[Site], seed: int) -> Report:
     report = Report(seed, build_schedule(tuple(sites), seed))
     began_s = time.monotonic()
     with _place(*SLOTS[seed % 2]) as place:
-        for workflow in ("provision", "teardown"):
+        for workflow in WORKFLOWS:
             ask(place, workflow)
             faults = [one for one in report.faults if one.site.workflow == workflow]
             try:
@@ -196,8 +198,9 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
     """See a piece of work to its end, and ask again for it where a fault may have ended it."""
     world = place.simulator.world
     rules = [one for one in faults if one.kind.rule]
-    slow = {one.site.method: one.kind.slow_s for one in faults if one.kind.slow_s}
-    _slow_down(place, slow)
+    world.settings.method_delays_s |= {
+        one.site.method: one.kind.slow_s for one in faults if one.kind.slow_s
+    }
     world.faults.add(*({"method": f.site.method, "nth": f.nth, **f.kind.rule} for f in rules))
     errors: list[str] = []
     while (error := wait_for_end(place)) is not None and len(errors) <= len(faults):
@@ -217,15 +220,15 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
         report.wrong.append(f"did not heal by itself: {errors}")
 
 
-def _slow_down(place: Ground, slow: dict[str, float]) -> None:
-    """Let the next task of each of these methods take so long, and those after it no longer."""
-    delays_s = place.simulator.world.settings.method_delays_s = slow
+def _be_slow_once(place: Ground) -> None:
+    """Let a method that starts slow tasks start one of them only."""
+    settings = place.simulator.world.settings
 
     class Handler(SoapHandler):
         def _soap(self, body: bytes) -> None:
             super()._soap(body)
-            for method in [one for one in delays_s if f"<{one} ".encode() in body]:
-                delays_s.pop(method, None)
+            for method in [one for one in settings.method_delays_s if f"<{one} ".encode() in body]:
+                settings.method_delays_s.pop(method, None)
 
     place.simulator.server.RequestHandlerClass = Handler
 

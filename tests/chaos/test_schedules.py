@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
+from tests.chaos.lanes import run_side_by_side
 from tests.chaos.schedules import (
     KINDS,
     Report,
@@ -22,7 +23,6 @@ from tests.chaos.schedules import (
 )
 
 SHORT, LONG = range(40), 500
-LANES = 8
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,7 @@ def sites() -> list[Site]:
 
 
 def run_all(sites: list[Site], seeds: Iterable[int]) -> list[Report]:
-    with ThreadPoolExecutor(LANES) as threads:
-        return list(threads.map(lambda seed: run_schedule(sites, seed), seeds))
+    return run_side_by_side(partial(run_schedule, sites), seeds)
 
 
 def test_a_lab_comes_and_goes_while_vcenter_fails(sites: list[Site]) -> None:

@@ -82,7 +82,7 @@ class Chaos(RuleBasedStateMachine):
         arm: dict[str, Callable[[str, int], None]] = {
             "silence": trouble.arm_silence,
             "refusal": trouble.arm_refusal,
-            "stop": lambda *when: trouble.arm(lambda: self.here.house.stopping.set(), *when),
+            "stop": lambda *when: trouble.arm(self.here.house.stopping.set, *when),
         }
         arm[kind](*when)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisioner.errors import LabctlError, TaskFailedError, VsphereUnavailableError
+from provisioner.errors import TaskFailedError, VsphereUnavailableError
 
 BEFORE, AFTER = "before ", "after "
 VCENTER = "hypervisor."

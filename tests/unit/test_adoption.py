@@ -139,6 +139,12 @@ def test_the_guests_own_nic_is_the_one_on_its_first_network() -> None:
     )
     found = find_one(make_vms(LAB, nics=nics)).guests[0]
     assert build_guest(found, make_site()).mac == "mac-2"
+    spec = LAB.blueprint.guests[0].model_copy(update={"networks": ("sealed", "lab")})
+    blueprint = LAB.blueprint.model_copy(update={"guests": (spec,)})
+    site = make_site(networks={"lab": "/DC0/network/lab", "sealed": "/DC0/network/sealed"})
+    found = find_one(make_vms(replace(LAB, blueprint=blueprint), nics=nics)).guests[0]
+    assert build_guest(found, site).mac == "mac-1"
+    found = find_one(make_vms(LAB, nics=nics)).guests[0]
     unnamed = tuple(replace(nic, network=f"dvportgroup-{nic.device_key}") for nic in nics)
     found = find_one(make_vms(LAB, nics=unnamed)).guests[0]
     assert build_guest(found, make_site()).mac == "mac-1"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.rules.plain_text import build_plain_text
+from provisioner.rules.plain_text import build_plain_line, build_plain_text
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,7 @@ def test_nothing_of_it_can_steer_a_terminal(text: str) -> None:
     plain = build_plain_text(text)
     assert not [c for c in plain if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"]
     assert build_plain_text(plain) == plain
+
+
+def test_a_name_stays_on_its_line() -> None:
+    assert build_plain_line(" vm\x1b[2J\r\n  two\tthree ") == "vm two three"

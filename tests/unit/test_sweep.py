@@ -59,6 +59,8 @@ CASES = [
     (NEVER, OLD, NEW, Verdict.BEFORE_STORE),
     (NEVER, OLD, RESTORED, Verdict.AFTER_BACKUP),
     (NEVER, 10 * HOUR, RESTORED, Verdict.AFTER_BACKUP),  # the clocks may differ by so much
+    (NEVER, 10 * HOUR + MINUTE, RESTORED, Verdict.ORPHAN),
+    (NEVER, 100 * HOUR, KNOWN, Verdict.ORPHAN),
     (NEVER, 11 * HOUR, RESTORED, Verdict.ORPHAN),
     (NEVER, 101 * HOUR, RESTORED, Verdict.BEFORE_STORE),
     (replace(LIVING, instance_uuid="uuid-2"), OLD, KNOWN, Verdict.ORPHAN),
