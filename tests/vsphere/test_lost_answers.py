@@ -53,6 +53,42 @@ def test_a_clone_whose_answer_is_lost_is_adopted(
     assert vcenter.list_names() == {order.vm_name}
 
 
+def test_a_clone_call_that_may_not_have_arrived_is_not_sent_again(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    world = vcenter.client.simulator.world
+    world.faults.add({"method": "CloneVM_Task", "what": "lost", "when": "before"})
+    with pytest.raises(VsphereUnavailableError):
+        hypervisor.ensure_clone(order, ignore)
+    assert vcenter.list_names() == set()
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+
+
+@pytest.mark.parametrize(
+    "method", ["PowerOnVM_Task", "ReconfigVM_Task", "PowerOffVM_Task", "Destroy_Task"]
+)
+def test_a_call_whose_answer_is_lost_is_looked_after_and_not_sent_again(
+    vcenter: Simulated,
+    hypervisor: VsphereHypervisor,
+    meddler: Meddler,
+    count: Count,
+    method: str,
+) -> None:
+    order = make_order(hypervisor)
+    vm = hypervisor.ensure_clone(order, ignore)
+    count()
+    meddler.lose(method)
+    hypervisor.ensure_powered_on(order.identity)
+    hypervisor.ensure_networks(order.identity, connected=False)
+    hypervisor.ensure_powered_off(order.identity, grace_s=0)
+    outcome = hypervisor.destroy_vm(make_record(vm, order))
+    assert outcome.result is DestroyResult.DESTROYED
+    assert method not in meddler.lost
+    assert count()[method] == 1
+    assert vcenter.list_names() == set()
+
+
 def test_a_clone_that_another_run_has_under_way_is_adopted(vcenter: Simulated) -> None:
     runs = [vcenter.connect(OURS) for _ in range(2)]
     order = make_order(runs[0])

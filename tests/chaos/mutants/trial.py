@@ -89,9 +89,11 @@ class Copy:
         )
         try:
             output, _ = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             return Verdict.HUNG, output
         return _read_status(process.returncode, output), output
 
