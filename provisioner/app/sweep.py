@@ -94,13 +94,15 @@ class Sweeping:
             )
         if doubts := self._find_doubts(survey):
             raise NotProvedError(
-                f"nothing was touched: {'; '.join(doubts)}",
+                f"not proved, and nothing was touched: {'; '.join(doubts)}",
                 hint="mend it and run it again; docs/runbook.md lists the vSphere role",
             )
         clock = self._house.clock
         now = ClockReading(clock.now(), clock.monotonic_s())
         if doubt := find_clock_doubt(now, None, self._hypervisor.read_clock()):
-            raise ClockError(f"nothing was touched: {doubt}", hint="set the clock that is wrong")
+            raise ClockError(
+                f"not proved, and nothing was touched: {doubt}", hint="set the clock that is wrong"
+            )
 
     def _find_doubts(self, survey: Survey) -> tuple[str, ...]:
         labs = self._list_labs(survey)

@@ -48,7 +48,8 @@ def teardown(flow: Flow, tools: Toolbox, lab_id: str, generation: int) -> None:
     except StoppedError:
         raise
     except LabctlError as error:
-        _set_state(work, LabState.RESIDUE, f"not proved: {error.what}")
+        proved = isinstance(error, NotProvedError)
+        _set_state(work, LabState.RESIDUE, error.what if proved else f"not proved: {error.what}")
         raise
     if not complete:
         note = "; ".join(f"{row['name']}: {row['why']}" for row in residue) or "not proved"
@@ -76,7 +77,7 @@ def _sight(work: Work) -> str:
     doubts = list_doubts_of_sight(work.get_lab(), sight)
     if doubts:
         raise NotProvedError(
-            f"nothing was touched and nothing is proved: {'; '.join(doubts)}",
+            f"not proved, and nothing was touched: {'; '.join(doubts)}",
             hint=f"mend it, then run labctl teardown {work.lab_id} again; docs/runbook.md lists the"
             " vSphere role that labctl needs",
         )

@@ -9,7 +9,7 @@ from provisioner.model.observed import DestroyResult
 from provisioner.simulator.control import add_users
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.privileges import FOLDER, NEEDED, NETWORK, POOL, STORE, TEMPLATE
-from tests.contract.guests import ADDRESS_S, OURS, clone
+from tests.contract.guests import ADDRESS_S, OURS, clone, make_identity
 from tests.contract.vcenters import Simulated
 
 NAME = "labctl@vsphere.local"
@@ -110,6 +110,19 @@ def test_what_is_only_invisible_is_not_gone(vcenter: Simulated) -> None:
         assert sight.missing_objects or sight.missing_privileges
     grant(vcenter, make_role())
     assert set(guest.ask().values()) == {False}
+
+
+def test_a_folder_that_is_only_on_the_way_shows_nothing_to_be_gone(vcenter: Simulated) -> None:
+    grant(vcenter, make_role())
+    hypervisor = connect(vcenter)
+    guest, other = clone(hypervisor), clone(hypervisor, make_identity("other"))
+    grants = make_role()
+    del grants["DC0/vm/labs"], grants["DC0/host/cluster-0/Resources"]
+    grants[f"DC0/vm/labs/{other.vm.name}"] = {"System.Read", "System.View"}
+    grant(vcenter, grants)
+    rows = hypervisor.collect_evidence(guest.identity.lab_id, (guest.record,))
+    assert True not in {row.gone for row in rows}, rows
+    assert "the account lacks System.Read on the labs' folder" in rows[0].answer
 
 
 def test_a_vm_in_a_folder_that_is_not_seen_is_not_gone(vcenter: Simulated) -> None:

@@ -164,3 +164,15 @@ def test_a_vm_that_somebody_powers_on_again_and_again_is_said(
     with pytest.raises(TaskFailedError, match="does not stay powered off"):
         guest.destroy()
     assert vcenter.list_names() == {guest.vm.name}
+
+
+def test_a_disk_that_is_attached_while_destroying_is_tried_again_stops_it(
+    vcenter: Simulated, meddler: Meddler, guest: Guest
+) -> None:
+    attached: list[str] = []
+    world = vcenter.client.simulator.world
+    world.faults.add({"method": "Destroy_Task", "what": "lost"})
+    meddler.do_before("Destroy_Task", lambda: attached.append(vcenter.attach_disk(guest.vm.moref)))
+    assert guest.destroy() is DestroyResult.RESIDUE
+    assert {*attached, *guest.record.birth_disks} <= vcenter.list_files()
+    assert world.requests["Destroy_Task"] == 1

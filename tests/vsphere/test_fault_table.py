@@ -171,6 +171,15 @@ def test_the_effect_is_there_once(vcenter: Simulated, case: str, fault: str, whe
     assert world.requests[method] - sent <= (1 if had_effect and method != "CloneVM_Task" else 2)
 
 
+@pytest.mark.parametrize("fault", ["busy", "expired"])
+def test_a_guest_that_surely_was_not_asked_is_asked_again(vcenter: Simulated, fault: str) -> None:
+    world, life = vcenter.client.simulator.world, live(vcenter, ON)
+    world.faults.add({"method": "ShutdownGuest", **FAULTS[fault]})
+    life.shut_down()
+    effects = count_events(world)
+    assert (effects["VmGuestShutdownEvent"], effects["VmPoweredOffEvent"]) == (1, 0)
+
+
 TASKS = sorted(set(CASES) - {"shut-down"})
 
 

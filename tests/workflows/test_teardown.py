@@ -85,7 +85,7 @@ def test_another_vcenter_proves_nothing(ready: World) -> None:
         ready.teardown()
     assert caught.value.exit_code == 7
     assert ready.get_state() is LabState.RESIDUE
-    assert ready.lab.note.startswith("not proved: ")
+    assert ready.lab.note.startswith("not proved, ")
 
 
 BLINDNESS: dict[str, Callable[[World], None]] = {
