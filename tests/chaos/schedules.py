@@ -137,10 +137,12 @@ def build_schedule(sites: Iterable[Site], seed: int) -> list[Fault]:
     chance, faults = random.Random(seed), []  # noqa: S311 - to be repeated
     for workflow in WORKFLOWS:
         possible = list_faults(site for site in sites if site.workflow == workflow)
-        faults.append(possible[seed % len(possible)])
+        own = possible[seed % len(possible)]
+        others = [one for one in possible if one.site.method != own.site.method]
+        faults.append(own)
         faults += [
             Fault(one.site, one.kind, chance.randint(1, one.site.count))
-            for one in chance.sample(possible, chance.randint(0, MOST_EXTRAS))
+            for one in chance.sample(others, chance.randint(0, MOST_EXTRAS))
         ]
     return faults
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,24 @@ class Installation:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def make_project(folder: Path, blueprint: str, *slots: str) -> Path:
+    """Make a project with a blueprint of small guests beside the real roles."""
+    size = {"vm_template": "debian-13", "cpus": 1, "memory_mib": 1024, "networks": ["lab"]}
+    guest = {**size, "roles": ["linux_baseline", "hire_account"]}
+    lab = {
+        "blueprint": blueprint,
+        "title": "Small guests",
+        "short": blueprint,
+        "lease": {"default_days": 1, "max_days": 2, "grace_days": 0},
+        "guests": [{"slot": slot, **guest} for slot in slots],
+    }
+    (folder / "labs" / blueprint).mkdir(parents=True)
+    (folder / "labs" / blueprint / "lab.yml").write_text(json.dumps(lab))
+    shutil.copy(PROJECT / "labs" / "stack.yml", folder / "labs")
+    (folder / "playbooks").symlink_to(PROJECT / "playbooks")
+    return folder
 
 
 def docker(*words: str) -> list[str]:

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PROJECT, Installation, find_vms
-
-BLUEPRINT = """\
-blueprint: pair
-title: Two small guests
-short: pair
-lease: {default_days: 1, max_days: 2, grace_days: 0}
-guests:
-  - slot: left
-    vm_template: debian-13
-    cpus: 1
-    memory_mib: 1024
-    networks: [lab]
-    roles: [linux_baseline, hire_account]
-  - slot: right
-    vm_template: debian-13
-    cpus: 1
-    memory_mib: 1024
-    networks: [lab]
-    roles: [linux_baseline, hire_account]
-"""
+from tests.e2e.conftest import Installation, find_vms, make_project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with a blueprint of two guests beside the real roles."""
-    (tmp_path / "labs" / "pair").mkdir(parents=True)
-    (tmp_path / "labs" / "pair" / "lab.yml").write_text(BLUEPRINT)
-    shutil.copy(PROJECT / "labs" / "stack.yml", tmp_path / "labs")
-    (tmp_path / "playbooks").symlink_to(PROJECT / "playbooks")
-    return tmp_path
+    return make_project(tmp_path, "pair", "left", "right")
 
 
 def test_two_guests_come_side_by_side(
