@@ -19,6 +19,7 @@ from provisioner.errors import (
 from provisioner.model.lab import GuestRecord
 from provisioner.model.observed import DestroyResult, Ownership, PowerState
 from provisioner.ports import CloneOrder
+from provisioner.rules.mark import MARK_KEY
 from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
 from tests.contract.conftest import wait_until
@@ -358,3 +359,18 @@ def test_a_uuid_that_stays_taken_is_said_and_nothing_is_powered_on(
     assert made.power_state is PowerState.OFF
     with pytest.raises(NotOwnedError):
         hypervisor.ensure_powered_on(order.identity)
+
+
+def test_a_clone_that_came_without_its_mark_is_not_taken(
+    vcenter: Simulated, hypervisor: VsphereHypervisor
+) -> None:
+    order = make_order(hypervisor)
+    labs = vcenter.client.labs
+
+    def deface(_task: str) -> None:
+        wait_until(lambda: labs.childEntity)
+        vcenter.set_option(labs.childEntity[0]._moId, MARK_KEY, "")
+
+    with pytest.raises(NotOwnedError, match="it has no mark"):
+        hypervisor.ensure_clone(order, deface)
+    assert vcenter.list_names() == {order.vm_name}

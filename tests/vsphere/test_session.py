@@ -81,6 +81,15 @@ def test_no_password_goes_to_an_unproved_server(
     assert count() == {}, "not a single request reached it"
 
 
+def test_the_certificate_that_was_shown_is_told_as_a_site_file_pins_it(vcenter: Simulated) -> None:
+    pinned = make_vcenter(vcenter, ca_file=None, thumbprint_sha256=WRONG_PIN)
+    with session(pinned, never) as made, pytest.raises(CertificateError) as caught:
+        made.open()
+    assert f"it shows SHA-256 {read_pin(vcenter).upper()}, pinned is {WRONG_PIN.upper()}" in str(
+        caught.value
+    )
+
+
 def test_every_connection_is_checked(vcenter: Simulated) -> None:
     pinned = make_vcenter(vcenter, ca_file=None, thumbprint_sha256=read_pin(vcenter))
     with session(pinned, lambda: vcenter.client.simulator.password) as made:
