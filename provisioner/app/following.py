@@ -8,12 +8,12 @@ from time import monotonic
 from provisioner.app.wiring import House
 from provisioner.app.worker_process import find_end, find_worker, start_worker
 from provisioner.errors import LabctlError, from_data
-from provisioner.model.lab import OPEN_WORK, Progress, WorkItem, WorkStatus
+from provisioner.model.lab import OPEN_WORK, Progress, WorkItem
 
 POLL_S = 0.2
 LOOK_S = 1.0
 STARTS = 5
-"""How many workers in a row may give up before they have taken the work."""
+"""How many workers in a row may give up before the work has ended."""
 
 
 def follow(house: House, item: WorkItem, on_row: Callable[[Progress], None]) -> None:
@@ -32,7 +32,7 @@ def follow(house: House, item: WorkItem, on_row: Callable[[Progress], None]) -> 
             on_row(row)
         if now.status not in OPEN_WORK:
             break
-        keeper.look(taken=now.status is WorkStatus.RUNNING)
+        keeper.look()
         house.stopping.wait(POLL_S)
     if now.error is not None:
         raise from_data(now.error)
@@ -47,8 +47,8 @@ class _Keeper:
         self._gave_up = 0
         self._started: int | None = None
 
-    def look(self, *, taken: bool) -> None:
-        """See to it that a worker runs; `taken` says that one has begun the work."""
+    def look(self) -> None:
+        """See to it that a worker runs. Raises LabctlError when none stays."""
         if monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = monotonic()
@@ -58,12 +58,12 @@ class _Keeper:
                 return
             self._started = None
             # One that was killed says nothing about the next one.
-            self._gave_up = 0 if taken or code < 0 else self._gave_up + 1
+            self._gave_up = 0 if code < 0 else self._gave_up + 1
         if find_worker(self._house.state):
             return
         if self._gave_up >= STARTS:
             raise LabctlError(
-                f"no worker stays running: {STARTS} ended before they had begun the work",
+                f"no worker stays running: {STARTS} ended before the work did",
                 hint=f"the last lines of {self._house.state / 'worker.log'} say why",
             )
         self._started = start_worker(self._house)

@@ -310,8 +310,8 @@ class Labs:
         audit = self._audit("forget", lab_id, reason)
         store.set_desired(lab_id, lab.generation, Desired.ABSENT, audit)
         note = f"forgotten without proof: {reason}"
+        self.house.credentials.destroy_lab_keys(lab_id)  # once it is closed, a next one has keys
         store.set_state(lab_id, lab.generation, LabState.FORGOTTEN, now, note=note)
-        self.house.credentials.destroy_lab_keys(lab_id)
         return self.get_lab(lab_id)
 
     def verify(

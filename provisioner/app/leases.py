@@ -171,6 +171,7 @@ class Leases:
                 self._audit(ACTOR, act.value, lab),
                 desired=Desired.ABSENT if ends else Desired.PRESENT,
                 state=LabState.TEARING_DOWN if ends else None,
+                lease=lab.lease,
             )
         except RefusedError as error:
             LOG.info("%s of lab %s: %s", act.value, lab.lab_id, error.what)

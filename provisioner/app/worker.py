@@ -83,7 +83,11 @@ class Worker:
                 continue
             busy.add(item.lab_id)
             self._house.store.set_work(item.serial, WorkStatus.RUNNING, self._house.clock.now())
-            self._engine.submit(*_key(item))
+            try:
+                self._engine.submit(*_key(item))
+            except LabctlError as error:  # of this piece alone: the others go on
+                self._record_end(item, error)
+                continue
             self._running[item.serial] = item
             LOG.info("%s of lab %s, run %d: begun", item.workflow, item.lab_id, item.run)
         return bool(open_work)

@@ -56,12 +56,17 @@ class LabStore(Protocol):
         *,
         desired: Desired,
         state: LabState | None = None,
+        lease: Lease | None = None,
     ) -> WorkItem:
         """Record what IT wants, the lab's new state if it has one, and the work, all at once.
 
+        `lease` is the one on which the work was decided: another one by now refuses it. Work that
+        is under way already keeps the state that it brought about.
+
         The same work that is open already is returned as it is. A provision that failed continues:
         it keeps its run's number. Raises BusyError when other work on the lab is open (a teardown
-        never waits for leave), RefusedError for an illegal state.
+        never waits for leave), RefusedError for an illegal state, a lease that was changed, or when
+        a lab that leaves is wanted present.
         """
         ...
 

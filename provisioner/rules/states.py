@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioner.errors import BusyError, RefusedError
-from provisioner.model.lab import GuestState, Lab, LabState
+from provisioner.model.lab import Desired, GuestState, Lab, LabState, Lease
 
 _S = LabState
 _G = GuestState
@@ -38,6 +38,27 @@ def check_move(lab_id: str, before: LabState, after: LabState) -> None:
         raise RefusedError(
             f"lab {lab_id} is {before} and cannot become {after}",
             hint=f"something else worked on it meanwhile; see labctl status {lab_id}",
+        )
+
+
+def check_wanted(lab_id: str, state: LabState, desired: Desired) -> None:
+    """Check that work which wants a lab so may be asked for. A lab that leaves does not come back.
+
+    Raises RefusedError when the lab is being torn down, or closed.
+    """
+    leaving = {_S.TEARING_DOWN, _S.RESIDUE, *CLOSED_STATES}
+    if desired is Desired.PRESENT and state in leaving:
+        raise RefusedError(
+            f"lab {lab_id} is {state}", hint=f"see labctl status {lab_id}; teardown finishes it"
+        )
+
+
+def check_lease(lab_id: str, recorded: Lease, decided_on: Lease | None) -> None:
+    """Check that a lease is still the one on which work was decided. Raises RefusedError."""
+    if decided_on not in (None, recorded):
+        raise RefusedError(
+            f"the lease of lab {lab_id} was changed meanwhile",
+            hint="run the same command again",
         )
 
 

@@ -37,10 +37,7 @@ from provisioner.model.lab import (
     WorkItem,
     WorkStatus,
 )
-from provisioner.rules.states import (
-    CLOSED_STATES,
-    check_guest_move,
-)
+from provisioner.rules.states import CLOSED_STATES, check_guest_move, check_lease, check_wanted
 from provisioner.store import statements, work
 from provisioner.store.database import open_database, read_only
 from provisioner.store.faults import translated_faults
@@ -155,19 +152,23 @@ class SqlStore:
         *,
         desired: Desired,
         state: LabState | None = None,
+        lease: Lease | None = None,
     ) -> WorkItem:
         """Record what IT wants, the lab's new state and the work, all at once.
 
-        Raises UnknownLabError, BusyError when other work is open, RefusedError for an illegal move.
+        Raises UnknownLabError, BusyError when other work is open, RefusedError as the port says.
         """
+        here = statements.is_lab(labs, lab_id, generation)
         with self._write() as connection:
-            statements.get_state(connection, lab_id, generation)
-            if state is not None:
+            lab = statements.get_lab(connection, lab_id, generation)
+            check_wanted(lab_id, lab.state, desired)
+            check_lease(lab_id, lab.lease, lease)
+            item = work.ask(connection, workflow, lab_id, generation, audit.at)
+            if state is not None and item.status is WorkStatus.WAITING:
                 statements.move_lab(connection, lab_id, generation, state, audit.at, "")
-            here = statements.is_lab(labs, lab_id, generation)
             connection.execute(update(labs).where(here).values(desired=desired))
             statements.add_audit(connection, audit)
-            return work.ask(connection, workflow, lab_id, generation, audit.at)
+            return item
 
     def list_open_work(self) -> tuple[WorkItem, ...]:
         """List the work that has not ended, oldest first."""

@@ -86,6 +86,13 @@ def find_newest(connection: Connection, lab_id: str) -> Lab | None:
     return None if row is None else row_to_lab(row)
 
 
+def get_lab(connection: Connection, lab_id: str, generation: int) -> Lab:
+    """Return one generation of a lab. Raises UnknownLabError."""
+    get_state(connection, lab_id, generation)
+    query = select(labs).where(is_lab(labs, lab_id, generation))
+    return row_to_lab(connection.execute(query).mappings().one())
+
+
 def get_state(connection: Connection, lab_id: str, generation: int) -> LabState:
     """Return a lab's state. Raises UnknownLabError."""
     state: LabState | None = connection.scalar(

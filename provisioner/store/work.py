@@ -41,7 +41,8 @@ def ask(
 
 def list_open(connection: Connection) -> tuple[WorkItem, ...]:
     """List the work that has not ended, oldest first."""
-    return _list(connection, select(work).where(work.c.status.in_(OPEN_WORK)))
+    query = select(work).where(work.c.status.in_(OPEN_WORK))
+    return _list(connection, query.order_by(work.c.serial))
 
 
 def get(connection: Connection, serial: int) -> WorkItem:

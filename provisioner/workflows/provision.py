@@ -130,7 +130,10 @@ def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], s
         GuestState.STANDING,
         moref=vm.moref,
         mac=vm.nics[0].mac,
-        birth_disks=tuple(disk.path for disk in vm.disks),
+        # Somebody may have attached a disk to one that was adopted: then its own folder decides.
+        birth_disks=tuple(disk.path for disk in vm.disks)
+        if len(vm.disks) == pin.disk_count
+        else (),
     )
     return f"{vm.name} is {vm.moref} on {placement[slot]}"
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from provisioner.errors import (
     LabctlError,
+    NotOwnedError,
     NotProvedError,
     StoppedError,
+    TaskFailedError,
     TeardownIncompleteError,
 )
 from provisioner.model.lab import GuestState, LabState
-from provisioner.model.observed import DestroyResult
+from provisioner.model.observed import DestroyOutcome, DestroyResult
 from provisioner.ports import Flow
 from provisioner.rules.receipt import (
     Residue,
@@ -109,7 +111,10 @@ def _revoke(work: Work, slot: str) -> str:
 def _destroy(work: Work, slot: str) -> dict[str, Any] | None:
     """Destroy one guest's VM; return what stays as residue, or None."""
     guest = work.get_guest(slot)
-    outcome = work.tools.hypervisor.destroy_vm(guest)
+    try:
+        outcome = work.tools.hypervisor.destroy_vm(guest)
+    except (NotOwnedError, TaskFailedError) as error:  # the other guests can still be destroyed
+        outcome = DestroyOutcome(DestroyResult.RESIDUE, error.what)
     work.note("destroy", f"{guest.vm_name}: {outcome.result.value} {outcome.detail}".strip(), slot)
     if outcome.result is not DestroyResult.RESIDUE:
         work.tools.store.move_guest(guest.identity, GuestState.GONE)

@@ -72,7 +72,7 @@ def test_an_error_of_the_work_comes_back_as_itself(house: House) -> None:
 def test_a_worker_that_cannot_stay_is_not_started_for_ever(house: House) -> None:
     item = ask(house)
     (house.state / "engine.db").mkdir(parents=True)
-    with pytest.raises(LabctlError, match=f"{STARTS} ended before they had begun") as caught:
+    with pytest.raises(LabctlError, match=f"{STARTS} ended before the work did") as caught:
         follow(house, item, lambda _: None)
     assert "worker.log" in caught.value.hint
     assert "engine.db" in (house.state / "worker.log").read_text()

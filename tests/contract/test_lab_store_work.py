@@ -137,6 +137,61 @@ def test_an_illegal_state_asks_for_no_work(store: Store) -> None:
     assert store.find_lab("ana-mlops") == make_lab()
 
 
+def test_asking_again_while_work_ends_takes_no_lab_back(store: Store) -> None:
+    item = store.add_lab(make_lab(), (), make_audit())
+    store.set_work(item.serial, WorkStatus.RUNNING, NOW)
+    store.set_state("ana-mlops", 1, LabState.READY, NOW)
+    assert ask(store, "provision", LabState.PROVISIONING).serial == item.serial
+    found = store.find_lab("ana-mlops")
+    assert found is not None
+    assert found.state is LabState.READY
+
+
+@pytest.mark.parametrize(
+    "states", [(), (LabState.RESIDUE,), (LabState.GONE,)], ids=["leaving", "residue", "gone"]
+)
+def test_nothing_is_asked_for_that_wants_a_lab_back(
+    store: Store, states: tuple[LabState, ...]
+) -> None:
+    store.set_work(store.add_lab(make_lab(), (), make_audit()).serial, WorkStatus.DONE, NOW)
+    for state in (LabState.READY, LabState.TEARING_DOWN, *states):
+        store.set_state("ana-mlops", 1, state, NOW)
+    with pytest.raises(RefusedError, match="lab ana-mlops is"):
+        ask(store, "converge")
+    assert store.list_open_work() == ()
+
+
+def test_work_decided_on_a_lease_that_was_extended_is_refused(store: Store) -> None:
+    lab = make_lab()
+    store.set_work(store.add_lab(lab, (), make_audit()).serial, WorkStatus.DONE, NOW)
+    longer = Lease(NOW + timedelta(days=30), timedelta(days=1))
+    store.set_lease("ana-mlops", 1, longer, make_audit(action="extend"))
+
+    def end(lease: Lease) -> WorkItem:
+        return store.ask_for_work(
+            "teardown",
+            "ana-mlops",
+            1,
+            make_audit(action="teardown"),
+            desired=Desired.ABSENT,
+            state=LabState.TEARING_DOWN,
+            lease=lease,
+        )
+
+    with pytest.raises(RefusedError, match="was changed meanwhile"):
+        end(lab.lease)
+    found = store.find_lab("ana-mlops")
+    assert found == replace(lab, lease=longer)
+    assert end(longer).workflow == "teardown"
+
+
+def test_open_work_comes_oldest_first(store: Store) -> None:
+    names = ("ana-mlops", "bo-mlops", "cy-mlops")
+    items = [store.add_lab(make_lab(name), (), make_audit(name)) for name in names]
+    store.set_work(items[1].serial, WorkStatus.RUNNING, NOW)
+    assert [one.lab_id for one in store.list_open_work()] == list(names)
+
+
 def test_a_lease_is_replaced_with_its_audit_row(store: Store) -> None:
     store.add_lab(make_lab(), (), make_audit())
     lease = Lease(NOW + timedelta(days=30), timedelta(days=1))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from provisioner.errors import StoreError, UnknownLabError
+from provisioner.errors import RefusedError, StoreError, UnknownLabError
 from provisioner.model.lab import (
     OPEN_WORK,
     AuditEntry,
@@ -28,8 +28,10 @@ from provisioner.model.lab import (
 from provisioner.rules.states import (
     CLOSED_STATES,
     check_guest_move,
+    check_lease,
     check_move,
     check_next_generation,
+    check_wanted,
 )
 from provisioner.rules.work import check_free, choose_run, find_same
 
@@ -119,14 +121,20 @@ class MemoryStore:
         *,
         desired: Desired,
         state: LabState | None = None,
+        lease: Lease | None = None,
     ) -> WorkItem:
         with self._lock:
             lab = self._get(lab_id, generation)
-            if state is not None:
-                check_move(lab_id, lab.state, state)
+            check_wanted(lab_id, lab.state, desired)
+            check_lease(lab_id, lab.lease, lease)
+            mine = [one.serial for one in self._work]
             item = self._ask(workflow, lab_id, generation, audit.at)
-            if state is not None:
-                self.set_state(lab_id, generation, state, audit.at)
+            if state is not None and item.status is WorkStatus.WAITING:
+                try:
+                    self.set_state(lab_id, generation, state, audit.at)
+                except RefusedError:
+                    self._work = [one for one in self._work if one.serial in mine]
+                    raise
             self.set_desired(lab_id, generation, desired, audit)
             return item
 

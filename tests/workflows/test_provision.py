@@ -10,6 +10,7 @@ from provisioner.errors import (
     RolledBackError,
     StoppedError,
     TaskFailedError,
+    TeardownIncompleteError,
     TemplateChangedError,
     VmGoneError,
     VsphereUnavailableError,
@@ -113,6 +114,35 @@ def test_a_vm_that_stood_is_never_made_a_second_time(world: World) -> None:
     with pytest.raises(VmGoneError, match="does not show it any more"):
         world.provision()
     assert world.vcenter.vms == {}
+
+
+def test_a_disk_attached_before_the_clone_was_recorded_is_not_the_labs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = "[datastore-1] payroll/payroll.vmdk"
+
+    def die(*_identity: object, **_hints: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        move = world.store.move_guest
+        patched.setattr(
+            world.store,
+            "move_guest",
+            lambda one, state, **hints: (die if state is GuestState.STANDING else move)(
+                one, state, **hints
+            ),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            world.provision()
+    (vm,) = world.vcenter.vms.values()
+    vm.disks.append((foreign,))
+    world.vcenter.files.add(foreign)
+    world.provision()
+    with pytest.raises(TeardownIncompleteError):
+        world.teardown()
+    assert foreign in world.vcenter.files
+    assert world.vcenter.vms
 
 
 def test_after_a_crash_a_vcenter_that_was_rolled_back_is_seen(world: World) -> None:

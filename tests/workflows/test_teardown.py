@@ -112,6 +112,15 @@ def test_a_guest_that_is_gone_is_so_in_the_journal(ready: World) -> None:
     assert states == {GuestState.GONE}
 
 
+def test_a_vm_that_is_not_the_labs_any_more_keeps_no_other_one(ready: World) -> None:
+    first, second = ready.vcenter.vms.values()
+    first.mark = ""
+    with pytest.raises(TeardownIncompleteError, match="bears the UUID"):
+        ready.teardown()
+    assert list(ready.vcenter.vms.values()) == [first]
+    assert second.moref not in ready.vcenter.vms
+
+
 def test_look_alikes_and_copies_are_untouched(ready: World) -> None:
     ours = next(iter(ready.vcenter.vms.values()))
     alike = ready.vcenter.add_vm("ana-mlops-workbench-2", "their-own-uuid")

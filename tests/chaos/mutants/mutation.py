@@ -44,7 +44,8 @@ class Mutation:
 
 def load_by_hand() -> tuple[Mutation, ...]:
     """Read the mutations against the rules of safety."""
-    return tuple(_read(row) for row in yaml.safe_load((HERE / "by_hand.yml").read_text()))
+    files = sorted(HERE.glob("by_hand*.yml"))
+    return tuple(_read(row) for file in files for row in yaml.safe_load(file.read_text()))
 
 
 def _read(row: dict[str, Any]) -> Mutation:

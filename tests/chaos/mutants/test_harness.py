@@ -60,7 +60,9 @@ def test_no_test_at_all_is_no_verdict(copy: Copy, tmp_path: Path) -> None:
 
 def test_a_mutation_that_hangs_is_ended_and_seen(copy: Copy) -> None:
     endless = replace(
-        DEAD, old="    if not text:", new="    while not text: pass\n    if not text:"
+        DEAD,
+        old="    if not text:\n        return Ownership",
+        new="    while not text: pass\n    if not text:\n        return Ownership",
     )
     tests = ("tests/unit/test_mark.py::test_no_mark_is_unmarked",)
     assert copy.try_out(replace(endless, tests=tests), timeout_s=5).verdict is Verdict.HUNG
