@@ -1,9 +1,14 @@
-"""Workers that are killed at chosen points, the ones that follow them, and what came of it."""
+"""Workers that are killed at chosen points, the ones that follow them, and what came of it.
+
+One case alone: `python -m tests.chaos.killing WORKFLOW "MOMENT POINT" ...`, as a failure names it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
+from typing import Self
 
+from provisioner.app.worker_process import find_worker
 from provisioner.simulator.server import SoapHandler
-from tests.chaos.doom import MOMENTS
+from tests.chaos.doom import LEASES, MOMENTS
 from tests.chaos.ground import MUTATIONS, Ground, ground
 from tests.chaos.lanes import LANES
 from tests.chaos.nursery import Nursery, nursery
@@ -31,6 +38,10 @@ JOURNAL = frozenset(
 """The store's calls that change what is recorded of a lab, its guests or its work."""
 
 
+WORKS_S = {"as vCenter takes": 0.0, "while vCenter works on": 1.5}
+"""Two more moments, of a call that changes vCenter itself, and how long vCenter works on it."""
+
+
 @dataclass(frozen=True)
 class Kill:
     """Where and when one worker is killed."""
@@ -40,6 +51,12 @@ class Kill:
 
     def __str__(self) -> str:
         return f"{self.moment} {self.point}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read what `str` writes."""
+        (moment,) = [one for one in (*MOMENTS, *WORKS_S) if text.startswith(f"{one} ")]
+        return cls(text.removeprefix(f"{moment} "), moment)
 
 
 @dataclass(frozen=True)
@@ -83,24 +100,18 @@ def try_case(nursery: Nursery, folder: Path, case: Case) -> Outcome:
             wrong = place.find_wrong_provision()
             assert not wrong, f"{wrong}\n{whole.log}"
             place.ask_teardown()
-        killed = [nursery.live(place, kill.point, kill.moment).status for kill in case.kills]
+        reached = tuple(_live(nursery, place, kill) for kill in case.kills)
         if case.workflow == GIVEN_UP:
             place.ask_teardown()
-        with _noting_mutations(place) as mutations:
-            last = nursery.live(place)
+        mutations = _note_mutations(place)
+        last = nursery.live(place)
         wrong = [] if last.status == 0 else [f"stuck: {last.status}\n{last.log}"]
         wrong += find_wrong(place, case.workflow)
         if (clones := place.count("CloneVM_Task")) != 1 and not (
             clones == 0 and case.workflow == GIVEN_UP
         ):
             wrong.append(f"doubled: {clones} clone calls were sent")
-    return Outcome(
-        case,
-        tuple(status == -signal.SIGKILL for status in killed),
-        tuple(wrong),
-        last.calls,
-        frozenset(mutations),
-    )
+    return Outcome(case, reached, tuple(wrong), last.calls, frozenset(mutations))
 
 
 def find_wrong(place: Ground, workflow: str) -> list[str]:
@@ -109,22 +120,48 @@ def find_wrong(place: Ground, workflow: str) -> list[str]:
     return place.find_wrong_teardown()
 
 
-@contextmanager
-def _noting_mutations(place: Ground) -> Iterator[set[str]]:
-    """Note during which of the worker's calls vCenter is asked to change something."""
+def _live(nursery: Nursery, place: Ground, kill: Kill) -> bool:
+    """Let a worker live until it is killed; tell whether it was."""
+    if kill.moment not in WORKS_S:
+        return nursery.live(place, kill.point, kill.moment).status == -signal.SIGKILL
+
+    def strike(method: str) -> None:
+        if method == kill.point and (worker := find_worker(place.state)):
+            os.kill(worker, signal.SIGKILL)
+
+    delays_s = place.simulator.world.settings.method_delays_s
+    delays_s[kill.point] = WORKS_S[kill.moment]
+    _hear_mutations(place, strike)
+    try:
+        return nursery.live(place).status == -signal.SIGKILL
+    finally:
+        del delays_s[kill.point]
+
+
+def _note_mutations(place: Ground) -> set[str]:
+    """Note during which of the next worker's calls vCenter is asked to change something."""
     noted: set[str] = set()
     number = len(list(place.state.parent.glob("calls.*")))
     calls = place.state.parent / f"calls.{number}"
+
+    def note(_method: str) -> None:
+        noted.add([one for one in calls.read_text().splitlines() if LEASES not in one][-1])
+
+    _hear_mutations(place, note)
+    return noted
+
+
+def _hear_mutations(place: Ground, hear: Callable[[str], None]) -> None:
+    """Be told, from now on, of each call that changes vCenter, right before it is worked on."""
 
     class Handler(SoapHandler):
         def _soap(self, body: bytes) -> None:
             found = re.search(rb"<soapenv:Body>\s*<(\w+)", body)
             if found and found[1].decode() in MUTATIONS:
-                noted.add(calls.read_text().splitlines()[-1])
+                hear(found[1].decode())
             super()._soap(body)
 
     place.simulator.server.RequestHandlerClass = Handler
-    yield noted
 
 
 def list_mutating(outcome: Outcome) -> list[str]:
@@ -158,3 +195,19 @@ def trying() -> Iterator[Callable[[Iterable[Case]], list[Outcome]]]:
                 free.put(one)
 
         yield lambda cases: list(threads.map(try_one, cases))
+
+
+def main() -> None:
+    """Try one case, and tell all about it."""
+    workflow, *kills = sys.argv[1:]
+    case = Case(workflow, tuple(Kill.from_text(text) for text in kills))
+    with trying() as try_all:
+        (outcome,) = try_all([case])
+    print(f"{case}: {outcome.word}")
+    for kill, is_reached in zip(case.kills, outcome.reached, strict=True):
+        print(f"  {'reached' if is_reached else 'not reached'}: {kill}")
+    print("the last worker called", *outcome.calls, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()
