@@ -26,8 +26,9 @@ class CloneOrder:
     """Everything one clone call needs; the adapter adds the mark itself, and signs the dossier.
 
     `vm_template`, `networks` and `datastore` are names of the site file, `pin` is what the template
-    must still be. `guestinfo` maps keys like `guestinfo.userdata` to their final text. `vim_task`
-    is the task of an earlier clone call for the same guest, if one was recorded.
+    must still be. `guestinfo` maps keys like `guestinfo.userdata` to their final text.
+    `may_be_coming` tells that an earlier clone call for the same guest may be under way; `vim_task`
+    is its task, if that was recorded.
     """
 
     identity: GuestIdentity
@@ -40,6 +41,7 @@ class CloneOrder:
     guestinfo: tuple[tuple[str, str], ...]
     pin: TemplatePin
     dossier: str = ""
+    may_be_coming: bool = False
     vim_task: str = ""
 
 

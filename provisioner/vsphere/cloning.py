@@ -79,6 +79,8 @@ class Cloning:
             task = self.session.refer(vim.Task, order.vim_task)
             doing = f"wait for the clone {order.vm_name}"
             machine, _ = self._follow(task, order, doing, is_mine=False)
+        elif order.may_be_coming:
+            machine = self._look_again(order)
         # A vCenter that was rolled back may have given the task's key to something else.
         is_its = machine is not None and machine.vm.identity == order.identity
         return self._confirm(machine, order.identity) if machine is not None and is_its else None

@@ -168,6 +168,7 @@ def _build_order(
         ),
         pin=pin,
         dossier=build_dossier(work.get_lab(), replace(guest, pin=pin)),
+        may_be_coming=guest.state is not GuestState.PLANNED,
         vim_task=guest.vim_task,
     )
 

@@ -192,6 +192,24 @@ def test_a_clone_under_way_is_found_without_its_task(
     assert vcenter.list_names() == {order.vm_name}
 
 
+@pytest.mark.parametrize(("may_be_coming", "calls"), [(True, 0), (False, 1)])
+def test_a_clone_that_may_be_under_way_is_waited_for_before_another_call(
+    vcenter: Simulated,
+    hypervisor: VsphereHypervisor,
+    count: Count,
+    may_be_coming: bool,  # noqa: FBT001 - of a table
+    calls: int,
+) -> None:
+    order = make_order(hypervisor)
+    delay(vcenter, CloneVM_Task=0.7)
+    start_clone(hypervisor, order)
+    count()
+    order = replace(order, may_be_coming=may_be_coming)
+    assert hypervisor.ensure_clone(order, ignore).identity == order.identity
+    assert count().get("CloneVM_Task", 0) == calls, "one that is sent is refused by its name"
+    assert vcenter.list_names() == {order.vm_name}
+
+
 @pytest.mark.parametrize("known", ["failed", "forgotten"])
 def test_a_task_that_made_nothing_is_no_obstacle(
     vcenter: Simulated, hypervisor: VsphereHypervisor, known: str
