@@ -111,7 +111,7 @@ class Sweeping:
         return list_doubts(labs, self._hypervisor.check_sight())
 
     def destroy(self, survey: Survey, on_end: Callable[[Swept], None]) -> tuple[Swept, ...]:
-        """Destroy the orphans one by one; UUID and mark are read again right before each.
+        """Destroy the orphans one by one; store, UUID and mark are read again right before each.
 
         Raises what `check` does, before anything is touched. An orphan that cannot be destroyed is
         left, with the reason.
@@ -125,6 +125,8 @@ class Sweeping:
         return tuple(ended)
 
     def _destroy(self, vm: ObservedVm) -> Swept:
+        if vm.identity in read_known(self._house.store, (vm,)).living:
+            return Swept(vm, gone=False, detail="it belongs to a lab again")
         guest = self._find_guest(vm)
         if guest is None:
             return Swept(vm, gone=False, detail="nothing says which disks it was born with")

@@ -102,6 +102,20 @@ def test_an_orphan_with_a_foreign_disk_is_left_and_the_next_one_goes(office: Off
     assert sorted(outcomes) == ["asked", "asked", "destroyed", "residue"]
 
 
+def test_an_orphan_that_a_lab_took_in_after_the_look_is_left(office: Office) -> None:
+    office.provision("ana-mlops")
+    office.forget("ana-mlops")
+    sweeping = Sweeping(office.house, office.site)
+    survey = sweeping.survey(NO_GRACE)
+    with office.house.store._writing.begin() as connection:
+        connection.exec_driver_sql("UPDATE labs SET state = 'ready', closed_at = NULL")
+    (swept,) = sweeping.destroy(survey, lambda _: None)
+    assert (swept.gone, swept.detail) == (False, "it belongs to a lab again")
+    assert office.hand.list_names() == {"ana-mlops-workbench"}
+    outcomes = [one.outcome for one in office.house.store.list_entries() if one.action == "sweep"]
+    assert outcomes == []
+
+
 def test_an_orphan_whose_mark_went_after_the_look_is_left(office: Office) -> None:
     office.provision("ana-mlops")
     office.forget("ana-mlops")

@@ -231,7 +231,7 @@ class FakeHypervisor:
             chains = [*vm.disks, *vm.held_by_snapshots]
             born = set(guest.birth_disks)
             if not born and guest.pin is not None:
-                own = {chain[-2] if chain[-1] == TEMPLATE_DISK else chain[-1] for chain in chains}
+                own = {chain[-2] for chain in chains if _is_own(chain)}
                 born = own if len(own) == guest.pin.disk_count else set()
             foreign = [chain[0] for chain in chains if not set(chain) & born]
             obstacles = {

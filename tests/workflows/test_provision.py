@@ -116,8 +116,9 @@ def test_a_vm_that_stood_is_never_made_a_second_time(world: World) -> None:
     assert world.vcenter.vms == {}
 
 
+@pytest.mark.parametrize("exchanged", [False, True])
 def test_a_disk_attached_before_the_clone_was_recorded_is_not_the_labs(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, exchanged: bool
 ) -> None:
     foreign = "[datastore-1] payroll/payroll.vmdk"
 
@@ -136,7 +137,7 @@ def test_a_disk_attached_before_the_clone_was_recorded_is_not_the_labs(
         with pytest.raises(KeyboardInterrupt):
             world.provision()
     (vm,) = world.vcenter.vms.values()
-    vm.disks.append((foreign,))
+    vm.disks = [*([] if exchanged else vm.disks), (foreign,)]
     world.vcenter.files.add(foreign)
     world.provision()
     with pytest.raises(TeardownIncompleteError):

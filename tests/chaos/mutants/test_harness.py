@@ -44,11 +44,24 @@ def test_faults_are_seen_and_dead_text_is_not(tmp_path: Path) -> None:
     assert fault.startswith(f"survived, unexplained: {DEAD.name}")
 
 
-def test_tests_that_fail_by_themselves_prove_nothing(tmp_path: Path) -> None:
-    test = tmp_path / "test_broken.py"
-    test.write_text("def test_it() -> None:\n    assert False\n")
+@pytest.mark.parametrize("fails", ["always", "once"])
+def test_tests_that_fail_by_themselves_prove_nothing(
+    copy: Copy, tmp_path: Path, fails: str
+) -> None:
+    test, seen = tmp_path / "test_broken.py", tmp_path / "seen"
+    test.write_text(
+        "from pathlib import Path\n"
+        f"SEEN = Path({str(seen)!r})\n"
+        "def test_it() -> None:\n"
+        f"    again = SEEN.exists() and {fails == 'once'}\n"
+        "    SEEN.touch()\n"
+        "    assert again\n"
+    )
+    if fails == "once":
+        copy.check([str(test)])
+        return
     with pytest.raises(RuntimeError, match="fail without a mutation"):
-        try_all([replace(DEAD, tests=(str(test),))], tmp_path)
+        copy.check([str(test)])
 
 
 def test_no_test_at_all_is_no_verdict(copy: Copy, tmp_path: Path) -> None:
