@@ -24,4 +24,6 @@ def command(labs: Labs, out: Output, file: Path, passphrase_file: Path | None) -
     passphrase = read_passphrase(passphrase_file, twice=True)
     backup = make_backup(labs.house, file.absolute(), passphrase)
     out.document({"file": file, "made_at": backup.made_at, "keys": len(backup.keys)})
-    out.say(f"{file}: the store of {backup.made_at:%Y-%m-%d %H:%M:%S} UTC, {len(backup.keys)} keys")
+    out.say(
+        f"{file}: the store of {backup.made_at:%Y-%m-%d %H:%M:%S} UTC, keys: {len(backup.keys)}"
+    )

@@ -29,7 +29,7 @@ def command(
     restoring = Restoring(labs.house, backup)
     out.say(
         f"{file}: installation {backup.installation_id}, the store of"
-        f" {backup.made_at:%Y-%m-%d %H:%M:%S} UTC, {len(backup.keys)} keys"
+        f" {backup.made_at:%Y-%m-%d %H:%M:%S} UTC, keys: {len(backup.keys)}"
     )
     replaced = restoring.list_replaced()
     if replaced:

@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -91,8 +92,8 @@ def _runtime(kind: str, state: StateDir) -> GuestRuntime:
     return ContainerGuests(state.path)
 
 
-def serve(options: argparse.Namespace, stop: threading.Event) -> None:
-    """Run a simulator until ``stop`` is set, then take everything down in order."""
+def serve(options: argparse.Namespace, asked_to_stop: int) -> None:
+    """Run a simulator until that pipe holds a byte, then take everything down in order."""
     state = open_state_dir(options.state)
     try:
         guests = _runtime(options.guests, state)
@@ -109,7 +110,7 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
                 host, port = server.server_address[:2]
                 state.announce(str(host), port)
                 LOG.info("ready: https://%s:%s/sdk", host, port)
-                stop.wait()
+                os.read(asked_to_stop, 1)
                 state.endpoint.unlink(missing_ok=True)
                 world.close()
                 server.shutdown()
@@ -122,11 +123,13 @@ def serve(options: argparse.Namespace, stop: threading.Event) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a simulator until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    options, stop = _options(argv), threading.Event()
+    options = _options(argv)
+    # Signals interrupt each other: a lock would wait for itself in a handler, a pipe does not.
+    asked_to_stop, stop = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(stop, b"."))
     try:
-        serve(options, stop)
+        serve(options, asked_to_stop)
     except (StateError, GuestError, ControlError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 1
