@@ -130,8 +130,8 @@ def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], s
         GuestState.STANDING,
         moref=vm.moref,
         mac=vm.nics[0].mac,
-        # Somebody may have attached a disk to one that was adopted: then its own folder decides.
-        birth_disks=vm.own_disks if len(vm.own_disks) == len(vm.disks) == pin.disk_count else (),
+        # Somebody may have attached a disk to one that was adopted: only its own are recorded.
+        birth_disks=vm.own_disks if len(vm.own_disks) == pin.disk_count else (),
     )
     return f"{vm.name} is {vm.moref} on {placement[slot]}"
 

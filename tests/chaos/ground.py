@@ -22,7 +22,7 @@ from provisioner.files.host_settings import write_site
 from tests.chaos.guests import SpeakingGuests
 from tests.chaos.wiring import ChaosHouse
 from tests.contract.vcenters import PLACE
-from tests.fakes.samples import KEY
+from tests.fakes.samples import KEY, ignore
 from tests.simulator.conftest import Client, Simulator, running
 
 PROJECT = Path(__file__).parents[2]
@@ -94,10 +94,10 @@ class Ground:
         raise AssertionError("the verb asked for nothing")
 
     def ask_provision(self) -> None:
-        self.ask(lambda labs: labs.provision(Request(BLUEPRINT, HIRE, KEY), print))
+        self.ask(lambda labs: labs.provision(Request(BLUEPRINT, HIRE, KEY), ignore))
 
     def ask_teardown(self) -> None:
-        self.ask(lambda labs: labs.teardown(LAB, print))
+        self.ask(lambda labs: labs.teardown(LAB, ignore))
 
     def write_site(self, port: int) -> None:
         """Say at which port of this machine vCenter is."""

@@ -20,6 +20,7 @@ from typing import Any
 from provisioner.simulator.server import SoapHandler
 from tests.chaos.ground import LAB, Ground, ground
 from tests.chaos.hasty import LIMITS, StuckError, wait_for_end, working
+from tests.fakes.samples import ignore
 
 LATE_S = LIMITS.request_s + 0.5
 SLOW_S = LIMITS.clone_s + 1.0
@@ -207,7 +208,7 @@ def _work(place: Ground, faults: list[Fault], report: Report) -> None:
     errors: list[str] = []
     while (error := wait_for_end(place)) is not None and len(errors) <= len(faults):
         errors.append(error)
-        place.ask(lambda labs: labs.retry(LAB, print))
+        place.ask(lambda labs: labs.retry(LAB, ignore))
     fired = [rule["fired"] for rule in world.faults.list_rules()]
     world.faults.clear()
     hit = [one for one, count in zip(rules, fired, strict=True) if count]

@@ -21,7 +21,7 @@ from provisioner.rules.clock import TOLERANCE
 from tests.chaos.house import BLUEPRINT, FakeHouse, World
 from tests.chaos.people import People, name_guest
 from tests.chaos.trouble import Crash
-from tests.fakes.samples import KEY
+from tests.fakes.samples import KEY, ignore
 from tests.fakes.vcenter import FakeVm
 
 IDLE_S = 1.0
@@ -99,16 +99,16 @@ class Town:
 
     def provision(self, hire: str) -> None:
         request = Request(BLUEPRINT, f"{hire}@example.com", KEY)
-        self._type(lambda: self.operator.provision(request, print))
+        self._type(lambda: self.operator.provision(request, ignore))
 
     def tear_down(self, hire: str) -> None:
-        self._type(lambda: self.operator.teardown(f"{hire}-mlops", print))
+        self._type(lambda: self.operator.teardown(f"{hire}-mlops", ignore))
 
     def converge(self, hire: str) -> None:
-        self._type(lambda: self.operator.converge(f"{hire}-mlops", print))
+        self._type(lambda: self.operator.converge(f"{hire}-mlops", ignore))
 
     def retry(self, hire: str) -> None:
-        self._type(lambda: self.operator.retry(f"{hire}-mlops", print))
+        self._type(lambda: self.operator.retry(f"{hire}-mlops", ignore))
 
     def extend(self, hire: str) -> None:
         leases, labs = Leases(self.operator.house), self.operator
