@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko import Channel, HostKeys, PKey, Transport
@@ -95,7 +96,7 @@ def connect(
                 ("127.0.0.1", 0),
                 timeout=deadline.left_s(CONNECT_S),
             )
-        return Connection(_log_in(channel, guest, key, deadline), through)
+        return Connection(_log_in(_Quiet(channel), guest, key, deadline), through)
     except BaseException:
         close_quietly(through)
         raise
@@ -112,7 +113,20 @@ def translating(who: str) -> Iterator[None]:
         raise translate(error, who) from error
 
 
-def _log_in(sock: socket.socket | Channel, peer: Peer, key: PKey, deadline: Deadline) -> Transport:
+class _Quiet:
+    """A channel beneath another connection: paramiko closes it in a thread where nobody catches."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        close_quietly(self._channel)
+
+
+def _log_in(sock: Any, peer: Peer, key: PKey, deadline: Deadline) -> Transport:
     with translating(peer.who):
         try:
             transport = Transport(sock)

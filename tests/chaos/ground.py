@@ -153,7 +153,8 @@ class Ground:
         wrong += [f"VM {name} is {state}" for name, state in states.items() if state != "poweredOn"]
         folders = {vm.config.files.vmPathName.rpartition("/")[0] for vm in vms}
         files = [path for path in self.list_files() if path.rpartition("/")[0] not in folders]
-        wrong += [f"leaked: {path}" for path in files]
+        trial_keys = [*self.state.glob("keys/*/trial-*"), *self.state.parent.glob("guests/*/*")]
+        wrong += [f"leaked: {path}" for path in (*files, *trial_keys)]
         return wrong + self._find_wrong_record("provision", "ready")
 
     def find_wrong_teardown(self) -> list[str]:
@@ -179,8 +180,7 @@ class Ground:
         work = self.query(f"SELECT status, error FROM work WHERE workflow = '{workflow}'")  # noqa: S608 - ours
         if work[-1:] != [("done", None)]:
             wrong.append(f"stuck: the work is {work}")
-        trial_keys = [*self.state.glob("keys/*/trial-*"), *self.state.parent.glob("guests/*/*")]
-        return wrong + [f"leaked: {path}" for path in trial_keys]
+        return wrong
 
 
 @contextmanager

@@ -322,7 +322,7 @@ def test_closing_what_has_broken_already_is_quiet(
 ) -> None:
     (tmp_path / "jump_known_hosts").write_text(f"[127.0.0.1]:{jump.port} {jump.public_key}\n")
     behind = replace(target, jump=f"gate@corp@127.0.0.1:{jump.port}")
-    for _ in range(5):
+    for _ in range(10):
         shell.run(behind, "true", timeout_s=20)
         (kept,) = shell._idle.values()
         assert kept.connection.jump
