@@ -27,7 +27,7 @@ from tests.chaos.nursery import Nursery, nursery
 
 WORKFLOWS = ("provision", "teardown")
 GIVEN_UP = "provision, given up"
-"""A provision whose worker is killed, and whose lab is torn down then."""
+"""A provision whose first worker is killed, and whose lab is torn down then."""
 JOURNAL = frozenset(
     f"store.{method}"
     for method in (
@@ -100,9 +100,11 @@ def try_case(nursery: Nursery, folder: Path, case: Case) -> Outcome:
             wrong = place.find_wrong_provision()
             assert not wrong, f"{wrong}\n{whole.log}"
             place.ask_teardown()
-        reached = tuple(_live(nursery, place, kill) for kill in case.kills)
-        if case.workflow == GIVEN_UP:
-            place.ask_teardown()
+        reached = []
+        for kill in case.kills:
+            reached.append(_live(nursery, place, kill))
+            if case.workflow == GIVEN_UP and len(reached) == 1:
+                place.ask_teardown()
         mutations = _note_mutations(place)
         last = nursery.live(place)
         wrong = [] if last.status == 0 else [f"stuck: {last.status}\n{last.log}"]
@@ -111,7 +113,7 @@ def try_case(nursery: Nursery, folder: Path, case: Case) -> Outcome:
             clones == 0 and case.workflow == GIVEN_UP
         ):
             wrong.append(f"doubled: {clones} clone calls were sent")
-    return Outcome(case, reached, tuple(wrong), last.calls, frozenset(mutations))
+    return Outcome(case, tuple(reached), tuple(wrong), last.calls, frozenset(mutations))
 
 
 def find_wrong(place: Ground, workflow: str) -> list[str]:
