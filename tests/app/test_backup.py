@@ -149,6 +149,7 @@ def test_without_a_store_there_is_no_backup(tmp_path: Path) -> None:
         (seal(b"{}", PASSPHRASE), "another", "not the passphrase"),
         (seal(b"{}", PASSPHRASE), PASSPHRASE, "something else"),
     ],
+    ids=["empty", "newer", "cut", "another passphrase", "something else"],
 )
 def test_what_cannot_be_restored_is_refused(
     tmp_path: Path, data: bytes, passphrase: str, text: str

@@ -196,7 +196,7 @@ threading.Event().wait()
 NOBODY = 4_194_305  # greater than any process id of Linux
 
 
-@pytest.mark.parametrize("parent", [NOBODY, os.getpid()])
+@pytest.mark.parametrize("parent", [NOBODY, os.getpid()], ids=["dead", "living"])
 def test_only_the_deaf_job_of_a_dead_labctl_is_killed(
     ansible: Ansible, monkeypatch: pytest.MonkeyPatch, parent: int
 ) -> None:
