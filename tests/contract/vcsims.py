@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,9 @@ def vcsim(program: Path, folder: Path, **settings: Mapping[str, int]) -> Iterato
         settings: more of the settings that `main.go` describes, such as `TaskDelays`.
     """
     pipe, env = subprocess.PIPE, {"TMPDIR": str(folder)}
-    with subprocess.Popen([program], stdin=pipe, stdout=pipe, env=env, text=True) as process:
-        started = Vcsim(process, settings)
-        hand = OnVcsim(started)
+    with (
+        subprocess.Popen([program], stdin=pipe, stdout=pipe, env=env, text=True) as process,
+        closing(Vcsim(process, settings)) as started,
+        closing(OnVcsim(started)) as hand,
+    ):
         yield hand
-        hand.close()
-        started.close()

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -54,10 +53,10 @@ type rule struct {
 
 func main() {
 	log.SetOutput(io.Discard) // the simulator tells of every call that it refuses
-	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
+	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	in.DisallowUnknownFields()
 	var wanted settings
-	in.Scan()
-	check(json.Unmarshal(in.Bytes(), &wanted))
+	check(in.Decode(&wanted))
 
 	model := simulator.VPX()
 	model.Host, model.ClusterHost, model.Portgroup, model.Datastore, model.Machine = 0, 1, 0, 0, 0
@@ -75,13 +74,19 @@ func main() {
 	server := service.NewServer()
 	ca := must(server.CertificateFile())
 	check(out.Encode(map[string]string{"host": server.URL.Hostname(), "port": server.URL.Port(), "ca_file": ca}))
-	for in.Scan() {
+	for {
 		var wanted order
-		check(json.Unmarshal(in.Bytes(), &wanted))
+		err := in.Decode(&wanted)
+		if err == io.EOF {
+			return
+		}
+		check(err)
 		if wanted.Faults != nil {
 			setFaults(service, *wanted.Faults)
 		}
-		change(service.Context, wanted)
+		if wanted.VM != "" {
+			change(service.Context, wanted)
+		}
 		check(out.Encode("done"))
 	}
 }
@@ -89,7 +94,11 @@ func main() {
 func setFaults(service *simulator.Service, rules []rule) {
 	service.ClearFaultRules()
 	for _, one := range rules {
-		if kind, ok := types.TypeFunc()(one.FaultName); ok {
+		if one.FaultName != "" {
+			kind, ok := types.TypeFunc()(one.FaultName)
+			if !ok {
+				check(fmt.Errorf("vim has no type %s", one.FaultName))
+			}
 			one.FaultType = simulator.FaultTypeCustom
 			one.Fault = reflect.New(kind).Interface().(types.BaseMethodFault)
 		}
@@ -105,9 +114,8 @@ func change(ctx *simulator.Context, wanted order) {
 	if wanted.ConnectionState != "" {
 		changes = append(changes, types.PropertyChange{Name: "runtime.connectionState", Val: wanted.ConnectionState})
 	}
-	if vm := ctx.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: wanted.VM}); vm != nil {
-		ctx.Map.AtomicUpdate(ctx, vm, changes)
-	}
+	vm := ctx.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: wanted.VM})
+	ctx.Map.AtomicUpdate(ctx, vm, changes)
 }
 
 // furnish fills a datacenter that has a cluster of one host, and nothing else.
