@@ -42,7 +42,8 @@ from provisioner.vsphere import VsphereHypervisor
 from provisioner.workflows.provision import provision
 from provisioner.workflows.teardown import teardown
 from provisioner.workflows.work import Toolbox
-from tests.contract.vcenters import PLACE, Simulated
+from tests.contract.hands import PLACE
+from tests.contract.vcenters import Simulated
 from tests.fakes.configurator import FakeConfigurator
 from tests.fakes.engine import InlineFlow
 from tests.fakes.samples import KEY, make_audit, make_lab, make_site

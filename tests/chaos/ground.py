@@ -21,7 +21,7 @@ from provisioner.credentials import ensure_installation
 from provisioner.files.host_settings import write_site
 from tests.chaos.guests import SpeakingGuests
 from tests.chaos.wiring import ChaosHouse
-from tests.contract.vcenters import PLACE
+from tests.contract.hands import PLACE
 from tests.fakes.samples import KEY, ignore
 from tests.simulator.conftest import Client, Simulator, running
 

@@ -19,9 +19,12 @@ from provisioner.model.observed import PlayProgress
 from provisioner.ports import Flow, Hypervisor, PlayOrder
 from tests.contract.engines import MakeEngine, making, run_body
 from tests.contract.guests import OURS, Guest, clone
+from tests.contract.lacks import LACKS
 from tests.contract.stores import store_fixture
 from tests.contract.vcenters import InMemory, Vcenter, simulated
+from tests.contract.vcsims import SOURCE, vcsim
 from tests.fakes.engine import InlineEngine
+from tests.ground.golang import build_program
 
 __all__ = ["store_fixture"]
 
@@ -89,13 +92,35 @@ def ansible(tmp_path: Path) -> Ansible:
     return Ansible(tmp_path)
 
 
-@pytest.fixture(params=["vsphere", "memory"])
+def is_beyond_vcsim(item: pytest.Item) -> bool:
+    """Tell whether a case is for vcsim and needs what that lacks."""
+    needed = {name for mark in item.iter_markers("needs") for name in mark.args}
+    assert needed <= set(LACKS), f"{item.nodeid} needs what lacks.py does not name: {needed}"
+    spec = getattr(item, "callspec", None)
+    return bool(needed) and spec is not None and spec.params["vcenter"] == "vcsim"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    beyond = [item for item in items if is_beyond_vcsim(item)]
+    config.hook.pytest_deselected(items=beyond)
+    items[:] = [item for item in items if item not in beyond]
+
+
+@pytest.fixture(scope="session")
+def vcsim_program() -> Path:
+    return build_program(SOURCE)
+
+
+@pytest.fixture(params=["vsphere", "memory", "vcsim"])
 def vcenter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vcenter]:
     if request.param == "memory":
         yield InMemory()
-        return
-    with simulated(tmp_path) as hand:
-        yield hand
+    elif request.param == "vsphere":
+        with simulated(tmp_path) as hand:
+            yield hand
+    else:
+        with vcsim(request.getfixturevalue("vcsim_program"), tmp_path) as hand:
+            yield hand
 
 
 @pytest.fixture

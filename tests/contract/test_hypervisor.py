@@ -27,7 +27,8 @@ from tests.contract.guests import (
     make_identity,
     make_order,
 )
-from tests.contract.vcenters import PLACE, Vcenter
+from tests.contract.hands import PLACE
+from tests.contract.vcenters import Vcenter
 
 # -- the site ------------------------------------------------------------------------------------
 
@@ -71,6 +72,7 @@ def test_a_setting_that_vcenter_does_not_confirm_is_a_problem(
     assert broken.check_sight().missing_objects
 
 
+@pytest.mark.needs("newest event")
 def test_sight_is_proved_and_events_grow(hypervisor: Hypervisor) -> None:
     before = hypervisor.check_sight()
     assert (before.missing_privileges, before.missing_objects) == ((), ())
@@ -146,6 +148,7 @@ def test_what_is_not_there_is_not_found(hypervisor: Hypervisor) -> None:
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 10.0])
+@pytest.mark.needs("addresses")
 def test_power_is_brought_to_a_state(vcenter: Vcenter, guest: Guest, grace_s: float) -> None:
     moref, identity = guest.vm.moref, guest.identity
     guest.hypervisor.ensure_powered_off(identity, grace_s=grace_s)
@@ -159,6 +162,7 @@ def test_power_is_brought_to_a_state(vcenter: Vcenter, guest: Guest, grace_s: fl
         assert not vcenter.is_on(moref)
 
 
+@pytest.mark.needs("addresses")
 def test_the_address_is_the_one_of_our_nic(hypervisor: Hypervisor) -> None:
     identity = make_identity()
     order = make_order(hypervisor, identity, networks=("lab", "sealed"))
@@ -232,6 +236,7 @@ def test_another_guest_of_ours_is_not_touched(guest: Guest) -> None:
     assert guest.hypervisor.find_vm(stranger) is None
 
 
+@pytest.mark.needs("inherited options")
 def test_a_copy_by_hand_is_seen_and_stays(vcenter: Vcenter, guest: Guest) -> None:
     copied = vcenter.copy(guest.vm.moref, "copy-of-it")
     vcenter.plant("ana-mlops-workbench-2")
@@ -263,6 +268,7 @@ def test_destroying_leaves_nothing(vcenter: Vcenter, guest: Guest, on: bool) -> 
     assert set(guest.ask().values()) == {True}
 
 
+@pytest.mark.needs("spared disks")
 def test_a_foreign_disk_stops_it_before_anything_is_touched(vcenter: Vcenter, guest: Guest) -> None:
     guest.hypervisor.ensure_powered_on(guest.identity)
     foreign = vcenter.attach_disk(guest.vm.moref)
@@ -282,6 +288,7 @@ def test_without_a_birth_record_every_disk_is_foreign(vcenter: Vcenter, guest: G
     assert vcenter.list_names() == {guest.vm.name}
 
 
+@pytest.mark.needs("child disks")
 def test_its_own_snapshots_do_not_stop_it(vcenter: Vcenter, guest: Guest) -> None:
     for name in ("before", "after"):
         vcenter.snapshot(guest.vm.moref, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from provisioner.ports import Hypervisor
 from tests.contract.guests import Guest
 from tests.contract.vcenters import Vcenter
@@ -13,6 +15,7 @@ def read(hypervisor: Hypervisor, guest: Guest) -> tuple[str, ...]:
     return vm.own_disks
 
 
+@pytest.mark.needs("linked clones")
 def test_a_clones_own_disk_is_the_one_it_was_born_with(
     vcenter: Vcenter, hypervisor: Hypervisor, guest: Guest
 ) -> None:
@@ -21,6 +24,7 @@ def test_a_clones_own_disk_is_the_one_it_was_born_with(
     assert read(hypervisor, guest) == guest.record.birth_disks
 
 
+@pytest.mark.needs("linked clones")
 def test_a_disk_that_somebody_attached_is_not_its_own(
     vcenter: Vcenter, hypervisor: Hypervisor, guest: Guest
 ) -> None:

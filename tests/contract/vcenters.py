@@ -7,46 +7,23 @@ proves that something is there, left or untouched never asks the code under test
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
-
-from pyVmomi import vim
+from typing import Protocol
 
 from provisioner.model.observed import Connection, PowerState
-from provisioner.model.spec import Site
 from provisioner.ports import Hypervisor
 from provisioner.rules.mark import DOSSIER_KEY, MARK_KEY, Installation
 from provisioner.simulator.control import control
-from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.session import Limits
+from tests.contract.hands import PLACE, RealClock, StockHand
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.samples import make_site
 from tests.fakes.vcenter import FakeVcenter
 from tests.simulator.conftest import Client, running
-
-PLACE: dict[str, object] = {
-    "placement": {
-        "datacenter": "/DC0",
-        "folder": "/DC0/vm/labs",
-        "resource_pool": "/DC0/host/cluster-0/Resources",
-        "datastores": ["datastore-0", "datastore-1"],
-    },
-    "networks": {"lab": "/DC0/network/lab", "sealed": "/DC0/network/sealed"},
-}
-
-
-class RealClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
 
 
 class Vcenter(Protocol):
@@ -76,121 +53,19 @@ class Vcenter(Protocol):
     def change_template(self) -> None: ...
 
 
-class Simulated:
+class Simulated(StockHand):
     """A simulator, and a stock client as the hand."""
 
     def __init__(self, state: Path, client: Client) -> None:
-        self.client = client
+        simulator = client.simulator
         self.ca_file = state / "certificate.pem"
-        self.hypervisors: list[VsphereHypervisor] = []
-
-    def make_site(self, **changes: object) -> Site:
-        """Describe the simulator as a site."""
-        simulator = self.client.simulator
         vcenter = {
             "host": simulator.host,
             "port": simulator.port,
             "username": simulator.world.settings.username,
             "ca_file": str(self.ca_file),
         }
-        return make_site(**{"vcenter": vcenter, **PLACE, **changes})
-
-    def connect(self, installation: Installation, **site: object) -> VsphereHypervisor:
-        return self.connect_within(None, installation, **site)
-
-    def connect_within(
-        self, limits: Limits | None, installation: Installation, **site: object
-    ) -> VsphereHypervisor:
-        password = self.client.simulator.password
-        made = VsphereHypervisor(
-            self.make_site(**site), installation, lambda: password, RealClock(), limits
-        )
-        self.hypervisors.append(made)
-        return made
-
-    def close(self) -> None:
-        for hypervisor in self.hypervisors:
-            hypervisor.close()
-
-    def refer(self, moref: str) -> Any:
-        return vim.VirtualMachine(moref, self.client.si._stub)
-
-    def list_names(self) -> set[str]:
-        return {child.name for child in self.client.labs.childEntity}
-
-    def list_files(self) -> set[str]:
-        found = set()
-        for name in ("datastore-0", "datastore-1"):
-            browser = self.client.find(f"DC0/datastore/{name}").browser
-            for folder in self.client.do(browser.SearchDatastoreSubFolders_Task(f"[{name}]")):
-                found |= {f"{folder.folderPath}/{file.path}" for file in folder.file}
-        return found
-
-    def is_on(self, moref: str) -> bool:
-        return self.refer(moref).runtime.powerState == "poweredOn"
-
-    def get_options(self, moref: str) -> dict[str, str]:
-        return {one.key: one.value for one in self.refer(moref).config.extraConfig}
-
-    def plant(self, name: str) -> str:
-        return str(self.client.clone(name)._moId)
-
-    def copy(self, moref: str, name: str) -> str:
-        spec = vim.vm.CloneSpec(location=vim.vm.RelocateSpec(pool=self.client.pool), powerOn=False)
-        task = self.refer(moref).CloneVM_Task(folder=self.client.labs, name=name, spec=spec)
-        return str(self.client.do(task)._moId)
-
-    def _reconfigure(self, moref: str, **config: Any) -> None:
-        self.client.do(self.refer(moref).ReconfigVM_Task(vim.vm.ConfigSpec(**config)))
-
-    def set_option(self, moref: str, key: str, value: str) -> None:
-        self._reconfigure(moref, extraConfig=[vim.option.OptionValue(key=key, value=value)])
-
-    def _list_disks(self, moref: str) -> list[Any]:
-        devices = self.refer(moref).config.hardware.device
-        return [one for one in devices if isinstance(one, vim.vm.device.VirtualDisk)]
-
-    def attach_disk(self, moref: str) -> str:
-        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
-            diskMode="persistent", thinProvisioned=True
-        )
-        disk = vim.vm.device.VirtualDisk(
-            key=-1, controllerKey=1000, unitNumber=5, capacityInKB=1024 * 1024, backing=backing
-        )
-        change = vim.vm.device.VirtualDeviceSpec(
-            operation="add", fileOperation="create", device=disk
-        )
-        self._reconfigure(moref, deviceChange=[change])
-        return str(self._list_disks(moref)[-1].backing.fileName)
-
-    def detach_disk(self, moref: str, path: str) -> None:
-        disk = next(one for one in self._list_disks(moref) if one.backing.fileName == path)
-        change = vim.vm.device.VirtualDeviceSpec(operation="remove", device=disk)
-        self._reconfigure(moref, deviceChange=[change])
-
-    def snapshot(self, moref: str, name: str) -> None:
-        task = self.refer(moref).CreateSnapshot_Task(name, "", memory=False, quiesce=False)
-        self.client.do(task)
-
-    def remove(self, moref: str) -> None:
-        vm = self.refer(moref)
-        if self.is_on(moref):
-            self.client.do(vm.PowerOffVM_Task())
-        self.client.do(vm.Destroy_Task())
-
-    def unregister(self, moref: str) -> None:
-        self.refer(moref).UnregisterVM()
-
-    def rename(self, moref: str, name: str) -> None:
-        self.client.do(self.refer(moref).Rename_Task(name))
-
-    def suspend(self, moref: str) -> None:
-        self.client.do(self.refer(moref).SuspendVM_Task())
-
-    def move(self, moref: str, folder: str) -> None:
-        above, _, name = folder.rpartition("/")
-        made = self.client.find(above.removeprefix("/")).CreateFolder(name)
-        self.client.do(made.MoveIntoFolder_Task([self.refer(moref)]))
+        super().__init__(client, vcenter)
 
     def _change_state(self, moref: str, **state: object) -> None:
         world = self.client.simulator.world
@@ -204,9 +79,6 @@ class Simulated:
 
     def lose(self, moref: str, connection: Connection) -> None:
         self._change_state(moref, connection_state=connection.value)
-
-    def change_template(self) -> None:
-        self._reconfigure(self.client.template._moId, annotation="patched")
 
 
 class InMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,10 @@ def build_program(folder: Path) -> Path:
     Raises subprocess.CalledProcessError: Go's own words are in the test's output.
     """
     program = PROJECT / "build" / folder.name
-    subprocess.run(
-        [find_go(), "build", "-trimpath", "-o", str(program), "."], cwd=folder, check=True
-    )
+    program.parent.mkdir(exist_ok=True)
+    command = [find_go(), "build", "-trimpath", "-o", str(program), "."]
+    with program.with_suffix(".lock").open("w") as lock:
+        # Another process of the suite may build it now, or run it as soon as it is there.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, cwd=folder, check=True)
     return program

@@ -22,7 +22,8 @@ from provisioner.errors import (
 )
 from provisioner.model.spec import VCenter
 from provisioner.vsphere.session import REFUSED_S, Limits, Session
-from tests.contract.vcenters import RealClock, Simulated
+from tests.contract.hands import RealClock
+from tests.contract.vcenters import Simulated
 
 QUICK = Limits(connect_s=0.4, request_s=0.4)
 WRONG_PIN = ":".join(["AB"] * 32)

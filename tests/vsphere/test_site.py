@@ -189,7 +189,7 @@ def test_a_clone_is_linked_to_the_snapshot(
     vcenter: Simulated, hypervisor: VsphereHypervisor
 ) -> None:
     vm = vcenter.refer(hypervisor.ensure_clone(make_order(hypervisor), ignore).moref)
-    (disk,) = vcenter._list_disks(vm._moId)
+    (disk,) = vcenter.list_disks(vm._moId)
     base: list[Any] = vcenter.client.template.snapshot.currentSnapshot.config.hardware.device
     source = next(one.backing for one in base if hasattr(one.backing, "diskMode"))
     assert disk.backing.parent.fileName == source.fileName

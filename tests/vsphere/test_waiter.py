@@ -19,7 +19,8 @@ from provisioner.errors import (
 )
 from provisioner.vsphere import VsphereHypervisor, waiter
 from provisioner.vsphere.waiter import Waiter
-from tests.contract.vcenters import RealClock, Simulated
+from tests.contract.hands import RealClock
+from tests.contract.vcenters import Simulated
 from tests.vsphere.conftest import Meddler
 from tests.vsphere.test_session import end_other_sessions
 
