@@ -249,7 +249,7 @@ class World:
             for name, value in details.items():
                 setattr(event, name, value)
             self.events.append(complete(event))
-            self.touch(self.records["EventManager"])
+            self.touch(self.records["EventManager"], *self.of_type(vim.event.EventHistoryCollector))
 
     def start_thread(self, work: Callable[[], None]) -> None:
         """Do work in a thread that ``close`` waits for."""

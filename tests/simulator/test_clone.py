@@ -95,7 +95,7 @@ def test_everything_in_one_call(client: Client) -> None:
     }
     assert vm.runtime.powerState == "poweredOn"
     assert vm.runtime.host is not None
-    hardware = client.simulator.world.records[vm._moId].hardware()
+    hardware = client.simulator.world.records[vm._moId].hardware(client.simulator.world)
     assert (hardware.cpus, hardware.memory_mib, dict(hardware.guestinfo)) == (
         3,
         3072,
@@ -216,7 +216,7 @@ def test_nics_are_added_disconnected_and_removed(client: Client) -> None:
     one, two = devices(vm, Nic)
     assert (one.macAddress, one.connectable.startConnected) == (first.macAddress, False)
     assert (two.key, two.backing.deviceName) == (4001, "sealed")
-    hardware = client.simulator.world.records[vm._moId].hardware()
+    hardware = client.simulator.world.records[vm._moId].hardware(client.simulator.world)
     assert [(nic.portgroup, nic.connected) for nic in hardware.nics] == [
         ("lab", False),
         ("sealed", True),
