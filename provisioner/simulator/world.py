@@ -105,6 +105,7 @@ class DatastoreFile:
     capacity_kib: int = 0
     owner: str = ""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    made_at: datetime = field(default_factory=now)
 
 
 @dataclass

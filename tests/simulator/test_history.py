@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +27,7 @@ def about(ref: Any, recursion: str = "all", **more: Any) -> Any:
 
 
 @pytest.fixture(name="told")
-def _told(start: Callable[..., Client]) -> Iterator[tuple[Client, Any]]:
+def _told(start: Callable[..., Client]) -> tuple[Client, Any]:
     """A VM that was cloned, powered on and off, in a simulator of its own."""
     client = start()
     vm = client.clone("told")
