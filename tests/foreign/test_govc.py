@@ -28,9 +28,9 @@ def _fresh(govc: Govc, client: Client) -> Any:
     return clone
 
 
-def disk_of(vm: Any) -> Any:
-    kind = vim.vm.device.VirtualDisk
-    (disk,) = [one for one in vm.config.hardware.device if isinstance(one, kind)]
+def disk_of(config: Any) -> Any:
+    kind: Any = vim.vm.device.VirtualDisk
+    (disk,) = [one for one in config.hardware.device if isinstance(one, kind)]
     return disk
 
 
@@ -78,7 +78,7 @@ def test_a_full_clone(govc: Govc, client: Client) -> None:
     vm = client.find(f"{LABS}/full")
     assert (vm.config.hardware.numCPU, vm.config.hardware.memoryMB) == (3, 1024)
     assert (vm.config.annotation, vm.runtime.powerState) == ("by govc", "poweredOff")
-    assert disk_of(vm).backing.parent is None
+    assert disk_of(vm.config).backing.parent is None
     (told,) = govc.ask("vm.info", "full")["virtualMachines"]
     assert told["config"]["instanceUuid"] == vm.config.instanceUuid
     assert told["summary"]["config"]["numCpu"] == 3
@@ -86,11 +86,8 @@ def test_a_full_clone(govc: Govc, client: Client) -> None:
 
 
 def test_a_linked_clone(fresh: Any, client: Client) -> None:
-    parent = disk_of(fresh("linked")).backing.parent
-    snapshot = client.template.snapshot.currentSnapshot.config
-    (base,) = [
-        one for one in snapshot.hardware.device if isinstance(one, vim.vm.device.VirtualDisk)
-    ]
+    parent = disk_of(fresh("linked").config).backing.parent
+    base = disk_of(client.template.snapshot.currentSnapshot.config)
     assert parent.fileName == base.backing.fileName
 
 
