@@ -91,8 +91,7 @@ def _remove(run: TaskRun, act: Callable[[World, Machine], None], *allowed: Any) 
     """Do to every VM below a folder, if all allow it, what lets the folders go."""
     world, folder = run.world, run.target
     with world.changed:
-        is_own = isinstance(world.get(folder.props["parent"]).ref, vim.Folder)
-        if not _holds_vms(folder) or not is_own:
+        if not _holds_vms(folder) or not isinstance(folder.props["parent"], vim.Folder):
             raise vmodl.fault.NotSupported(msg="only folders of VMs that somebody made can go")
         below = list_below(world, folder)
         vms = [one for one in below if isinstance(one, Machine)]

@@ -75,7 +75,7 @@ def test_a_folder_is_unregistered_and_the_files_stay(client: Client) -> None:
     assert files_of(client, "in left") == files != []
 
 
-@pytest.mark.parametrize("path", ["DC0/vm", "DC0/host", "DC0/network"])
+@pytest.mark.parametrize("path", ["", "DC0/vm", "DC0/host", "DC0/network"])
 def test_a_folder_of_the_datacenter_stays(client: Client, path: str) -> None:
     folder = client.find(path)
     for act in (folder.Destroy_Task, folder.UnregisterAndDestroy_Task):
