@@ -13,10 +13,16 @@ TESTS = Path(__file__).parent
 WITH_GUESTS = ("e2e", "guests")
 
 
+def _name_group(item: pytest.Item) -> str:
+    file = item.path.relative_to(TESTS)
+    return file.parts[0] if file.parts[0] in WITH_GUESTS else str(file)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name the group of a test, for pytest-xdist."""
+    item.add_marker(pytest.mark.xdist_group(_name_group(item)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of each test; the ones with guests come first, as they take longest."""
-    for item in items:
-        file = item.path.relative_to(TESTS)
-        together = file.parts[0] if file.parts[0] in WITH_GUESTS else str(file)
-        item.add_marker(pytest.mark.xdist_group(together))
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WITH_GUESTS)
+    """Begin with the tests that take longest, those with guests."""
+    items.sort(key=lambda item: _name_group(item) not in WITH_GUESTS)

@@ -95,19 +95,22 @@ DERIVED[vim.Datastore, "info"] = lambda world, record: project(
 def _search(run: TaskRun, *, deep: bool) -> list[Any]:
     """Return the results of a search, one for the folder asked for and each that has a match."""
     world, path = run.world, run.args.datastorePath.rstrip("/")
-    patterns = (run.args.searchSpec.matchPattern if run.args.searchSpec else None) or ["*"]
+    asked = run.args.searchSpec or Browser.SearchSpec()
+    patterns = asked.matchPattern or ["*"]
     with world.changed:
         datastore, (store, start) = get_datastore(world, path), split_path(path)
-        split = [(*split_path(name), file.size_bytes) for name, file in world.files.items()]
-    found = [(*rest.rpartition("/")[::2], size) for name, rest, size in split if name == store]
+        split = [(*split_path(name), file) for name, file in world.files.items()]
+    found = [(*rest.rpartition("/")[::2], file) for name, rest, file in split if name == store]
     if start and not any(f"{folder}/".startswith(f"{start}/") for folder, _, _ in found):
         raise vim.fault.FileNotFound(file=path, msg=f"File {path} was not found")
     folders: dict[str, list[Any]] = {start: []}
-    for folder, base, size in found:
+    for folder, base, file in found:
         inside = folder == start or (deep and (not start or folder.startswith(f"{start}/")))
         if inside and any(fnmatch.fnmatchcase(base, one) for one in patterns):
             kind = Browser.VmDiskInfo if base.endswith(".vmdk") else Browser.FileInfo
-            folders.setdefault(folder, []).append(kind(path=base, fileSize=size))
+            details = {"fileSize": file.size_bytes, "modification": file.made_at}
+            told = {n: one for n, one in details.items() if getattr(asked.details, n, False)}
+            folders.setdefault(folder, []).append(kind(path=base, **told))
     return [
         Browser.SearchResults(
             datastore=datastore.ref, folderPath=f"[{store}] {folder}".strip(), file=files

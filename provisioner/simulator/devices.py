@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Device = vim.vm.device
 Disk = Device.VirtualDisk
 Nic = Device.VirtualEthernetCard
+Distributed = Nic.DistributedVirtualPortBackingInfo
+Portgroup = vim.dvs.DistributedVirtualPortgroup
 Controller = Device.VirtualController
 Flat = Disk.FlatVer2BackingInfo
 KINDS: tuple[tuple[Any, int, str], ...] = (
@@ -63,6 +65,20 @@ def chain(backing: Any) -> Iterator[Any]:
     while isinstance(backing, Flat):
         yield backing
         backing = backing.parent
+
+
+def socket_of(backing: Any) -> str | None:
+    """Return what a NIC's backing plugs into: a standard portgroup's name, or another's key."""
+    if isinstance(backing, Distributed):
+        return str(backing.port.portgroupKey)
+    return getattr(backing, "deviceName", None)
+
+
+def network_of(nic: Any) -> Any:
+    """Return the portgroup of a NIC, as a reference."""
+    backing = nic.backing
+    is_distributed = isinstance(backing, Distributed)
+    return Portgroup(backing.port.portgroupKey) if is_distributed else backing.network
 
 
 def own_files(world: World, disk: Any, owner: str) -> list[str]:
@@ -103,20 +119,30 @@ def _refusal(kind: Any, index: int, what: str, message: str) -> Any:
     return kind(deviceIndex=index, property=prop, msg=f"deviceChange[{index}]: {message}")
 
 
+def _plug(world: World, backing: Any) -> bool:
+    """Complete the backing of a NIC; tell whether its portgroup is there, and of its switch."""
+    if isinstance(backing, Distributed):
+        portgroup = world.find(Portgroup(backing.port.portgroupKey or ""))
+        switch = portgroup and world.get(portgroup.props["config"].distributedVirtualSwitch)
+        return bool(switch and switch.props["uuid"] == backing.port.switchUuid)
+    wanted = backing.deviceName or (backing.network and moid_of(backing.network))
+    for network in world.of_type(vim.Network):
+        is_standard = not isinstance(network.ref, Portgroup)
+        if is_standard and wanted in (network.props["name"], network.moid):
+            backing.deviceName, backing.network = network.props["name"], network.ref
+            return True
+    return False
+
+
 def _prepare_nic(change: Change, index: int, nic: Any) -> None:
     """Resolve a NIC's portgroup and fill in what vCenter fills in."""
     if change.powered_on:
         message = "of a running VM this simulator changes no more of a NIC than its link"
         raise vim.fault.InvalidPowerState(existingState="poweredOn", msg=message)
-    backing, known = nic.backing, {}
-    for network in change.world.of_type(vim.Network):
-        known[network.props["name"]] = known[network.moid] = network
-    if not isinstance(backing, Nic.NetworkBackingInfo):
+    if not isinstance(nic.backing, Nic.NetworkBackingInfo | Distributed):
         raise _refusal(vim.fault.InvalidDeviceBacking, index, "backing", "only portgroups")
-    network = known.get(backing.deviceName or (backing.network and moid_of(backing.network)))
-    if network is None:
+    if not _plug(change.world, nic.backing):
         raise _refusal(vim.fault.InvalidDeviceBacking, index, "backing", "no such network")
-    backing.deviceName, backing.network = network.props["name"], network.ref
     link = Device.VirtualDevice.ConnectInfo(startConnected=True, allowGuestControl=True)
     nic.connectable = nic.connectable or link
     nic.connectable.connected = False
@@ -206,8 +232,9 @@ def _grow(change: Change, index: int, disk: Any, wanted_kib: int) -> None:
 
 
 def _is_same_nic(nic: Any, wanted: Any) -> bool:
-    name = getattr(wanted.backing, "deviceName", None) or nic.backing.deviceName
-    return (name, wanted.macAddress or nic.macAddress) == (nic.backing.deviceName, nic.macAddress)
+    own = socket_of(nic.backing)
+    asked = (socket_of(wanted.backing) or own, wanted.macAddress or nic.macAddress)
+    return asked == (own, nic.macAddress)
 
 
 def _edit(change: Change, index: int, spec: Any) -> None:

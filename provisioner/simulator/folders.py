@@ -1,16 +1,21 @@
-"""Names and folders: what a new VM may be called, renaming, moving, and new folders."""
+"""Names and folders: what a new VM may be called, renaming, moving; folders made and removed."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import moid_of
-from provisioner.simulator.machine import Machine, set_changed
-from provisioner.simulator.tasks import TaskRun, task
+from provisioner.simulator.machine import Machine, Power, require_allowed, set_changed
+from provisioner.simulator.permissions import list_below
+from provisioner.simulator.power import destroy, forget, require_power
+from provisioner.simulator.tasks import TaskRun, require_idle, task
 from provisioner.simulator.world import Call, Record, World, answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_NAME_CHARS = 80
 _UNESCAPED = re.compile(r"[/\\]|%(?!2[fF5]|5[cC])")
@@ -80,3 +85,35 @@ def _create_folder(call: Call) -> Any:
     props = {"name": name, "parent": parent.ref, "childType": parent.props["childType"]}
     world.touch(parent)
     return world.add(Record(vim.Folder(world.new_id("group")), **props)).ref
+
+
+def _remove(run: TaskRun, act: Callable[[World, Machine], None], *allowed: Any) -> None:
+    """Do to every VM below a folder, if all allow it, what lets the folders go."""
+    world, folder = run.world, run.target
+    with world.changed:
+        if not _holds_vms(folder) or not isinstance(folder.props["parent"], vim.Folder):
+            raise vmodl.fault.NotSupported(msg="only folders of VMs that somebody made can go")
+        below = list_below(world, folder)
+        vms = [one for one in below if isinstance(one, Machine)]
+        for vm in vms:
+            require_allowed(vm, "Destroy_Task" if act is destroy else "UnregisterVM")
+            require_idle(vm, exclusive=True)
+            require_power(vm, *allowed)
+    for vm in vms:
+        with vm.busy:
+            act(world, vm)
+    with world.changed:
+        world.touch(world.get(folder.props["parent"]))
+        world.remove(folder, *(one for one in below if one not in vms))
+
+
+@task(vim.Folder, "Destroy_Task")
+def _destroy(run: TaskRun) -> None:
+    """Remove a folder, and every VM below it with all its disks."""
+    _remove(run, destroy, Power.poweredOff)
+
+
+@task(vim.Folder, "UnregisterAndDestroy_Task")
+def _unregister(run: TaskRun) -> None:
+    """Remove a folder; the files of the VMs below it stay."""
+    _remove(run, forget, Power.poweredOff, Power.suspended)

@@ -10,7 +10,7 @@ from pyVmomi import vim, vmodl
 
 from provisioner.simulator.codec import project
 from provisioner.simulator.datastores import get_datastore
-from provisioner.simulator.devices import Disk, Nic, chain, of_kind
+from provisioner.simulator.devices import Disk, Nic, chain, network_of, of_kind
 from provisioner.simulator.guests import GuestHardware, GuestState, NicHardware
 from provisioner.simulator.world import DERIVED, Record, World, derives, now
 
@@ -110,11 +110,11 @@ class Machine(Record):
         """Return a value of the VM's extraConfig, None when it is not set."""
         return {item.key: item.value for item in self.config.extraConfig}.get(key)
 
-    def hardware(self) -> GuestHardware:
+    def hardware(self, world: World) -> GuestHardware:
         """Return what the guest is powered on with, or has while it runs."""
         config, options = self.config, self.config.extraConfig
         is_on = self.power == Power.poweredOn
-        nics = [(n.macAddress, n.backing.deviceName, n.connectable) for n in of_kind(config, Nic)]
+        nics = [(n.macAddress, network_of(n), n.connectable) for n in of_kind(config, Nic)]
         return GuestHardware(
             vm_id=self.vm_id,
             name=config.name,
@@ -124,8 +124,10 @@ class Machine(Record):
             memory_mib=config.hardware.memoryMB,
             disk=self.disk,
             nics=tuple(
-                NicHardware(mac, name, it.connected if is_on else it.startConnected)
-                for mac, name, it in nics
+                NicHardware(
+                    mac, world.name_of(network), it.connected if is_on else it.startConnected
+                )
+                for mac, network, it in nics
             ),
             guestinfo={item.key: item.value for item in options if item.key.startswith(GUESTINFO)},
         )
@@ -212,7 +214,7 @@ def _interface(text: str) -> Any:
         return None
 
 
-def _nic_info(devices: dict[str, Any], nic: GuestNic) -> Any:
+def _nic_info(world: World, devices: dict[str, Any], nic: GuestNic) -> Any:
     """Return a NIC as vSphere shows it; what is no MAC or address is left out."""
     mac = (nic.mac or "").lower()
     device = devices.get(mac)
@@ -223,7 +225,7 @@ def _nic_info(devices: dict[str, Any], nic: GuestNic) -> Any:
         for it in found
     ]
     return vim.vm.GuestInfo.NicInfo(
-        network=device.backing.deviceName if device else None,
+        network=world.name_of(network_of(device)) if device else None,
         macAddress=mac if _MAC.fullmatch(mac) else None,
         connected=True,
         deviceConfigId=device.key if device else -1,
@@ -233,12 +235,12 @@ def _nic_info(devices: dict[str, Any], nic: GuestNic) -> Any:
 
 
 @derives(VM, "guest")
-def _guest(_world: World, vm: Machine) -> Any:
+def _guest(world: World, vm: Machine) -> Any:
     """Return what vSphere shows of the guest; nothing of it survives a power off."""
     is_on = vm.power == Power.poweredOn
     state = (vm.guest if is_on else None) or GuestState(powered_on=is_on, tools_running=False)
     running, devices = state.tools_running, {nic.macAddress: nic for nic in of_kind(vm.config, Nic)}
-    net = [_nic_info(devices, nic) for nic in state.nics[:MAX_NICS]]
+    net = [_nic_info(world, devices, nic) for nic in state.nics[:MAX_NICS]]
     own = [ip for nic in net if nic.deviceConfigId != -1 for ip in nic.ipAddress]
     own.sort(key=lambda ip: (":" in ip, ip.startswith(("169.254.", "fe80:"))))
     return vim.vm.GuestInfo(
@@ -295,6 +297,7 @@ def _summary(world: World, vm: Machine) -> Any:
         overallStatus="green",
         config=about,
         guest=project(kind.GuestSummary, _guest(world, vm)),
+        customValue=vm.props.get("customValue", []),
         storage=kind.StorageSummary(committed=used, unshared=used, timestamp=world.now()),
         quickStats=kind.QuickStats(guestHeartbeatStatus=_heartbeat(world, vm)),
     )
@@ -343,9 +346,7 @@ DERIVED |= {
     (VM, "datastore"): lambda world, vm: [
         one.datastore for one in _storage(world, vm).perDatastoreUsage
     ],
-    (VM, "network"): lambda _, vm: list(
-        dict.fromkeys(nic.backing.network for nic in of_kind(vm.config, Nic))
-    ),
+    (VM, "network"): lambda _, vm: list(dict.fromkeys(map(network_of, of_kind(vm.config, Nic)))),
     (VM, "rootSnapshot"): lambda _, vm: [root.ref for root in vm.roots],
     (vim.vm.Snapshot, "childSnapshot"): lambda _, one: [child.ref for child in one.children],
 }

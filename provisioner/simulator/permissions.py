@@ -15,6 +15,7 @@ from pyVmomi.VmomiSupport import ManagedObject
 
 from provisioner.simulator.codec import field_of, fields_of
 from provisioner.simulator.datastores import get_datastore
+from provisioner.simulator.devices import socket_of
 from provisioner.simulator.world import SESSION, Call, Record, World
 
 if TYPE_CHECKING:
@@ -61,10 +62,17 @@ def _inherited(world: World, user: User, record: Record, *, below: bool) -> froz
     return frozenset().union(*said) if said else None
 
 
-def _ways(world: World, record: Record) -> Iterator[Record]:
+def list_above(world: World, record: Record) -> Iterator[Record]:
+    """Yield what an object is below, as often as ways lead there."""
     for parent in _parents(world, record):
         yield parent
-        yield from _ways(world, parent)
+        yield from list_above(world, parent)
+
+
+def list_below(world: World, record: Record) -> list[Record]:
+    """Return everything in a folder, however deep; nothing is in a VM."""
+    entities = world.of_type(vim.ManagedEntity)
+    return [one for one in entities if record in list_above(world, one)]
 
 
 def list_privileges(world: World, name: str, record: Any) -> frozenset[str]:
@@ -78,7 +86,9 @@ def list_privileges(world: World, name: str, record: Any) -> frozenset[str]:
     if (user := world.users.get(name.lower())) is None:
         return frozenset()
     granted = _inherited(world, user, record, below=False) or frozenset()
-    is_on_way = any(record in _ways(world, one) for one, (what, _) in user.grants.items() if what)
+    is_on_way = any(
+        record in list_above(world, one) for one, (what, _) in user.grants.items() if what
+    )
     return granted | (BASIC if granted else SEEN if is_on_way else frozenset())
 
 
@@ -132,9 +142,9 @@ def _config_needs(spec: Any) -> Iterator[str]:
 
 def _network_needs(world: World, spec: Any) -> Iterator[Need]:
     backings = [change.device.backing for change in (spec.deviceChange if spec else ())]
-    names = {getattr(backing, "deviceName", None) for backing in backings}
+    sockets = {socket_of(backing) for backing in backings}
     for network in world.of_type(vim.Network):
-        if network.props["name"] in names:
+        if sockets & {network.props["name"], network.moid}:
             yield network, "Network.Assign"
 
 
@@ -169,6 +179,12 @@ def _rename_needs(call: Call) -> Iterator[Need]:
     yield call.record, CONFIG_PRIVILEGES["name"] if is_vm else "Folder.Rename"
 
 
+def _destroy_needs(call: Call) -> Iterator[Need]:
+    for one in (call.record, *list_below(call.world, call.record)):
+        is_vm = isinstance(one.ref, VM)
+        yield one, "VirtualMachine.Inventory.Delete" if is_vm else "Folder.Delete"
+
+
 def _browse_needs(call: Call) -> Iterator[Need]:
     yield get_datastore(call.world, call.args.datastorePath), "Datastore.Browse"
 
@@ -178,7 +194,8 @@ NEEDS: dict[str, Callable[[Call], Iterable[Need]]] = {
     "ReconfigVM_Task": _reconfigure_needs,
     "MoveIntoFolder_Task": _move_needs,
     "Rename_Task": _rename_needs,
-    "Destroy_Task": lambda call: [(call.record, "VirtualMachine.Inventory.Delete")],
+    "Destroy_Task": _destroy_needs,
+    "UnregisterAndDestroy_Task": _destroy_needs,
     "SearchDatastore_Task": _browse_needs,
     "SearchDatastoreSubFolders_Task": _browse_needs,
 }

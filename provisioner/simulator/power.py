@@ -40,7 +40,7 @@ def power_on(world: World, vm: Machine) -> None:
         if vm.config.template:
             raise vmodl.fault.NotSupported(msg="a template cannot be powered on")
         require_power(vm, Power.poweredOff, Power.suspended, wanted=Power.poweredOn)
-        resume, hardware, tools = vm.power == Power.suspended, vm.hardware(), vm.tools
+        resume, hardware, tools = vm.power == Power.suspended, vm.hardware(world), vm.tools
         if not resume:
             vm.guest = None
             vm.tools = tools = MachineTools(world, vm)
@@ -119,18 +119,16 @@ answers(VM, "ShutdownGuest")(_asked_of_guest(_shut_down))
 answers(VM, "RebootGuest")(_asked_of_guest(_reboot))
 
 
-def _forget(world: World, vm: Machine) -> None:
-    """Take a VM and its snapshots out of the inventory."""
+def forget(world: World, vm: Machine) -> None:
+    """Take a VM and its snapshots out of the inventory; its files stay."""
     world.log_event(Event.VmRemovedEvent, vm, f"Removed {vm.config.name}")
     places = [*vm.places(world), *world.of_type(vim.Datastore), *world.of_type(vim.Network)]
     world.remove(vm, *vm.snapshots)
     world.touch(*places)
 
 
-@task(VM, "Destroy_Task")
-def _destroy(run: TaskRun) -> None:
+def destroy(world: World, vm: Machine) -> None:
     """Remove a VM, its files, and every disk that is attached to it."""
-    world, vm = run.world, run.target
     with world.changed:
         require_power(vm, Power.poweredOff)
     world.guests.destroy(vm.vm_id)
@@ -141,7 +139,10 @@ def _destroy(run: TaskRun) -> None:
         doomed = [path for disk in disks for path in own_files(world, disk, vm.vm_id)]
         doomed += [path for path, file in world.files.items() if file.owner == vm.vm_id]
         remove_files(world, set(doomed) - parents_of_others(world, vm.vm_id))
-        _forget(world, vm)
+        forget(world, vm)
+
+
+task(VM, "Destroy_Task")(_as_task(destroy))
 
 
 @answers(VM, "UnregisterVM")
@@ -150,4 +151,4 @@ def _unregister(call: Call) -> None:
     if call.record.props["runtime"].connectionState == VM.ConnectionState.connected:
         require_power(call.record, Power.poweredOff)
     require_idle(call.record, exclusive=True)
-    _forget(call.world, call.record)
+    forget(call.world, call.record)

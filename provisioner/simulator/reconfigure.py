@@ -118,7 +118,7 @@ def _reconfigure(run: TaskRun) -> None:
         world.log_event(vim.event.VmReconfiguredEvent, vm, message, configSpec=spec)
         world.touch(vm, *world.of_type(vim.Datastore), *world.of_type(vim.Network))
     if vm.power == Power.poweredOn and spec.deviceChange:
-        world.guests.set_links(vm.hardware())
+        world.guests.set_links(vm.hardware(world))
 
 
 def folder_of(vm: Machine) -> str:

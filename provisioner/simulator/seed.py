@@ -37,6 +37,8 @@ def seed(world: World) -> None:
         if isinstance(ref, vim.Network):
             record.props["summary"].network = ref
             record.props["summary"].name = record.props["name"]
+        if isinstance(ref, vim.dvs.DistributedVirtualPortgroup):
+            record.props["config"].type = "ephemeral"  # in the table, type is a data object's
     content = world.records["ServiceInstance"].props["content"]
     content.about.instanceUuid = world.settings.instance_uuid
     for portgroup, uplink in table["uplinks"].items():

@@ -21,8 +21,10 @@ from provisioner.simulator import (
     clone,
     codec,
     collector,
+    custom_fields,
     datastores,
     folders,
+    history,
     permissions,
     power,
     service,
@@ -42,7 +44,10 @@ COOKIE = "vmware_soap_session"
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_LINE_BYTES = 4096
 IDLE_S = 900
-ANSWERING = (clone, collector, datastores, folders, power, service, snapshots)
+ANSWERING = (
+    *(clone, collector, custom_fields, datastores, folders),
+    *(history, power, service, snapshots),
+)
 """Modules that answer methods: importing them fills the table."""
 OPEN_METHODS = frozenset(
     {"RetrieveServiceContent", "CurrentTime", "Login", "RetrieveProperties", "RetrievePropertiesEx"}

@@ -1,4 +1,4 @@
-"""The service itself: content, sessions, privileges, events, and how clients find objects."""
+"""The service itself: content, sessions, privileges, and how clients find objects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from provisioner.simulator.world import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Manager = vim.AuthorizationManager
 CHILDREN: tuple[tuple[Any, tuple[str, ...]], ...] = (
@@ -154,29 +154,6 @@ def _fetch_privileges(call: Call) -> Any:
     return [ask(world.get(ref)) for ref in call.args.entities]
 
 
-@answers(vim.event.EventManager, "QueryEvents")
-def _query_events(call: Call) -> Any:
-    """Return events, oldest first, by VM, type, time and chain."""
-    wanted = call.args.filter
-    begin, end = (wanted.time.beginTime, wanted.time.endTime) if wanted.time else (None, None)
-    vm = wanted.entity.entity if wanted.entity else None
-
-    def matches(event: Any) -> bool:
-        return (
-            (not wanted.type or isinstance(event, tuple(wanted.type)))
-            and (begin is None or event.createdTime >= begin)
-            and (end is None or event.createdTime <= end)
-            and wanted.eventChainId in (None, event.chainId)
-            and (not isinstance(vm, vim.VirtualMachine) or (event.vm and event.vm.vm == vm))
-        )
-
-    def is_hidden(event: Any) -> bool:
-        record = call.world.find(event.vm.vm) if event.vm else None
-        return record is not None and not is_visible(call.world, record)
-
-    return [one for one in call.world.events if matches(one) and not is_hidden(one)]
-
-
 def _children(world: World, record: Record, table: Any = CHILDREN) -> Iterator[Record]:
     """Yield what is directly below an inventory object."""
     for kind, names in table:
@@ -278,12 +255,41 @@ def _find_by_uuid(call: Call) -> Any:
     return next((vm.ref for vm in found if is_visible(call.world, vm)), None)
 
 
+def _finding(tell: Callable[[World, Record], set[str]]) -> Callable[[Call], Any]:
+    """Find a VM or a host by what is told of it."""
+
+    def find(call: Call) -> Any:
+        args, kind = call.args, vim.VirtualMachine if call.args.vmSearch else vim.HostSystem
+        wanted = (args.ip if call.method.wsdlName == "FindByIp" else args.dnsName).lower()
+        found = (one for one in call.world.of_type(kind) if wanted in tell(call.world, one))
+        return next((one.ref for one in found if is_visible(call.world, one)), None)
+
+    return find
+
+
+def _names(world: World, record: Record) -> set[str]:
+    is_vm = isinstance(record.ref, vim.VirtualMachine)
+    name = world.read(record, "guest").hostName if is_vm else record.props["name"]
+    return {(name or "").lower()}
+
+
+def _addresses(world: World, record: Record) -> set[str]:
+    """Return the addresses of a VM; hosts have none here."""
+    is_vm = isinstance(record.ref, vim.VirtualMachine)
+    return (
+        {ip for nic in world.read(record, "guest").net for ip in nic.ipAddress} if is_vm else set()
+    )
+
+
+answers(vim.SearchIndex, "FindByDnsName")(_finding(_names))
+answers(vim.SearchIndex, "FindByIp")(_finding(_addresses))
+
+
 def _mine(world: World, kind: Any) -> list[Any]:
     return [one.ref for one in world.of_type(kind) if one.session is SESSION.get()]
 
 
 DERIVED |= {
     (vim.SessionManager, "sessionList"): lambda world, _: [s.info for s in world.sessions.values()],
-    (vim.event.EventManager, "latestEvent"): lambda world, _: [None, *world.events][-1],
     (vim.view.ViewManager, "viewList"): lambda world, _: _mine(world, vim.view.View),
 }

@@ -18,7 +18,7 @@ from provisioner.simulator.devices import Disk, chain, of_kind, parents_of_other
 from provisioner.simulator.machine import VM, Machine, Power, Snapshot, set_options, set_power
 from provisioner.simulator.reconfigure import all_or_nothing
 from provisioner.simulator.tasks import TaskRun, task
-from provisioner.simulator.world import DatastoreFile, World
+from provisioner.simulator.world import Call, DatastoreFile, World, answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +49,15 @@ def add_snapshot(world: World, vm: Machine, snapshot: Snapshot) -> None:
     vm.current = snapshot
     world.add(snapshot)
     world.touch(snapshot.parent)
+
+
+@answers(vim.vm.Snapshot, "RenameSnapshot")
+def _rename(call: Call) -> None:
+    named = {name: getattr(call.args, name) for name in ("name", "description")}
+    if named["name"] == "":
+        raise vim.fault.InvalidName(name="")
+    call.record.node |= {name: value for name, value in named.items() if value is not None}
+    call.world.touch(call.record.vm)
 
 
 @task(VM, "CreateSnapshot_Task")

@@ -58,7 +58,8 @@ class TaskRun(Record):
         with self.world.changed:
             for name, value in changes.items():
                 setattr(self.info, name, value)
-            self.world.touch(self, self.world.records["TaskManager"], self.target)
+            collectors = self.world.of_type(vim.TaskHistoryCollector)
+            self.world.touch(self, self.world.records["TaskManager"], self.target, *collectors)
 
     def check_cancelled(self) -> None:
         """Raise RequestCanceled when somebody cancelled the task, or the simulator stops."""

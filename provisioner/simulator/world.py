@@ -105,6 +105,7 @@ class DatastoreFile:
     capacity_kib: int = 0
     owner: str = ""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    made_at: datetime = field(default_factory=now)
 
 
 @dataclass
@@ -249,7 +250,7 @@ class World:
             for name, value in details.items():
                 setattr(event, name, value)
             self.events.append(complete(event))
-            self.touch(self.records["EventManager"])
+            self.touch(self.records["EventManager"], *self.of_type(vim.event.EventHistoryCollector))
 
     def start_thread(self, work: Callable[[], None]) -> None:
         """Do work in a thread that ``close`` waits for."""

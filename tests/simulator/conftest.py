@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from provisioner.simulator.guests import GuestRuntime
+
 DEADLINE_S = 10.0
 
 
@@ -36,7 +38,7 @@ class Simulator:
         self.world: Any = server.world
         self.guests: Any = self.world.guests
         self.host, self.port = str(server.server_address[0]), server.server_address[1]
-        self.password = password
+        self.password, self.ca_file = password, ca_file
         self.tls = ssl.create_default_context(cafile=ca_file)
         self._clients: list[Any] = []
 
@@ -144,7 +146,9 @@ class Client:
 
 
 @contextmanager
-def running(state: Path, guests: NullGuests | None = None, **settings: Any) -> Iterator[Simulator]:
+def running(
+    state: Path, guests: GuestRuntime | None = None, **settings: Any
+) -> Iterator[Simulator]:
     """Run a simulator in this process."""
     with_state = open_state_dir(state)
     world = World(

@@ -41,6 +41,21 @@ def files(client: Client, folder: str) -> set[str]:
     }
 
 
+def test_the_browser_tells_what_is_asked(client: Client) -> None:
+    browser = client.find("DC0/datastore/datastore-0").browser
+    kind = vim.host.DatastoreBrowser
+    path, pattern = "[datastore-0] debian-13", ["*.vmx"]
+    (plain,) = client.do(
+        browser.SearchDatastore_Task(path, kind.SearchSpec(matchPattern=pattern))
+    ).file
+    assert (plain.path, plain.fileSize, plain.modification) == ("debian-13.vmx", None, None)
+    flags = {"fileType": True, "fileSize": True, "modification": True, "fileOwner": False}
+    spec = kind.SearchSpec(matchPattern=pattern, details=kind.FileInfo.Details(**flags))
+    (told,) = client.do(browser.SearchDatastore_Task(path, spec)).file
+    assert told.fileSize > 0
+    assert told.modification <= client.si.CurrentTime()
+
+
 def test_everything_in_one_call(client: Client) -> None:
     spec = client.linked_spec(
         uuid=UUIDS[0],
@@ -95,7 +110,7 @@ def test_everything_in_one_call(client: Client) -> None:
     }
     assert vm.runtime.powerState == "poweredOn"
     assert vm.runtime.host is not None
-    hardware = client.simulator.world.records[vm._moId].hardware()
+    hardware = client.simulator.world.records[vm._moId].hardware(client.simulator.world)
     assert (hardware.cpus, hardware.memory_mib, dict(hardware.guestinfo)) == (
         3,
         3072,
@@ -216,7 +231,7 @@ def test_nics_are_added_disconnected_and_removed(client: Client) -> None:
     one, two = devices(vm, Nic)
     assert (one.macAddress, one.connectable.startConnected) == (first.macAddress, False)
     assert (two.key, two.backing.deviceName) == (4001, "sealed")
-    hardware = client.simulator.world.records[vm._moId].hardware()
+    hardware = client.simulator.world.records[vm._moId].hardware(client.simulator.world)
     assert [(nic.portgroup, nic.connected) for nic in hardware.nics] == [
         ("lab", False),
         ("sealed", True),

@@ -139,3 +139,16 @@ def test_the_templates_base_disk_survives_its_snapshots(client: Client) -> None:
     assert "template:debian-13" in client.simulator.guests.disks
     vm = client.clone("of-template", client.linked_spec())
     assert vm.snapshot is None, "a clone starts without snapshots"
+
+
+def test_a_snapshot_is_renamed(client: Client) -> None:
+    vm = client.clone("renamed")
+    snapshot = snap(client, vm, "old")
+    snapshot.RenameSnapshot("new", None)
+    (node,) = vm.snapshot.rootSnapshotList
+    assert (node.name, node.description, node.snapshot) == ("new", "about old", snapshot)
+    snapshot.RenameSnapshot(None, "about new")
+    with pytest.raises(vim.fault.InvalidName):
+        snapshot.RenameSnapshot("", "x")
+    (node,) = vm.snapshot.rootSnapshotList
+    assert (node.name, node.description) == ("new", "about new")

@@ -147,6 +147,19 @@ def test_find_by_uuid(client: Client) -> None:
     assert find(None, vm.config.instanceUuid, True, False) is None
 
 
+def test_find_by_dns_name_and_address(client: Client) -> None:
+    vm, index = client.clone("by-name"), client.content.searchIndex
+    assert index.FindByDnsName(None, "by-name", True) is None
+    client.do(vm.PowerOnVM_Task())
+    address = client.wait_until(vm, "guest.ipAddress", bool)
+    assert index.FindByDnsName(None, "BY-NAME", True) == vm
+    assert index.FindByDnsName(None, "by-name", False) is None
+    assert index.FindByIp(None, address, True) == vm
+    assert index.FindByIp(None, "198.18.99.99", True) is None
+    host = index.FindByDnsName(None, "esxi-0.lab.example", False)
+    assert host == client.find("DC0/host/cluster-0/esxi-0.lab.example")
+
+
 def test_two_guests_have_different_macs_and_addresses(client: Client) -> None:
     vms = [client.clone(f"pair-{number}") for number in range(2)]
     for vm in vms:
