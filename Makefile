@@ -22,7 +22,7 @@ demo: ## provision and verify one lab on this machine, and say how to log in and
 
 test: ## run every test
 	@bootstrap/setup dev engine
-	@bootstrap/as-docker $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+	@bootstrap/as-docker $(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 chaos: ## kill every process, cut every connection: the long forms
 	@bootstrap/setup dev engine

@@ -5,24 +5,32 @@ Real guests are made once for a folder of tests, everything else that is shared 
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-TESTS = Path(__file__).parent
-WITH_GUESTS = ("e2e", "guests")
-
-
-def _name_group(item: pytest.Item) -> str:
-    file = item.path.relative_to(TESTS)
-    return file.parts[0] if file.parts[0] in WITH_GUESTS else str(file)
+WITH_GUESTS = ("tests/e2e", "tests/guests")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Name the group of a test, for pytest-xdist."""
-    item.add_marker(pytest.mark.xdist_group(_name_group(item)))
+def name_group(nodeid: str) -> str:
+    """Name the tests that one of them stays with."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in WITH_GUESTS if file.startswith(f"{folder}/")), file)
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist is not typed for us
+    """Gives each group to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return name_group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Choose how the tests are shared out."""
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, those with guests."""
-    items.sort(key=lambda item: _name_group(item) not in WITH_GUESTS)
+    items.sort(key=lambda item: name_group(item.nodeid) not in WITH_GUESTS)
