@@ -23,7 +23,7 @@ def build_program(folder: Path) -> Path:
     """
     program = PROJECT / "build" / folder.name
     program.parent.mkdir(exist_ok=True)
-    command = [find_go(), "build", "-trimpath", "-o", str(program), "."]
+    command = [find_go(), "build", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
     with program.with_suffix(".lock").open("w") as lock:
         # Another process of the suite may build it now, or run it as soon as it is there.
         fcntl.flock(lock, fcntl.LOCK_EX)
