@@ -101,5 +101,5 @@ def make_site(**changes: object) -> Site:
     return Site.model_validate(data)
 
 
-def ignore(_progress: object) -> None:
-    """Follow work as somebody who does not look."""
+def ignore(_told: object) -> None:
+    """Hear of progress, or of a vim task, and do nothing about it."""

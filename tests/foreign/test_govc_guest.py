@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.simulator.containers import ContainerGuests
 from tests.foreign.conftest import Govc
-from tests.guests.conftest import wait_until
+from tests.guests.conftest import ssh, wait_until
 from tests.simulator.conftest import Simulator, running
 
 GUEST = ("-vm", "by-govc")
@@ -23,21 +23,6 @@ def _simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     folder = tmp_path_factory.mktemp("govc-guest")
     with running(folder / "state", ContainerGuests(folder / "guests")) as simulator:
         yield simulator
-
-
-def ssh(key: Path, address: str, command: str) -> subprocess.CompletedProcess[str]:
-    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
-    return subprocess.run(
-        [
-            *("ssh", "-F", "none", "-i", str(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"),
-            *(word for option in options for word in ("-o", option)),
-            *(f"tester@{address}", command),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def encode(text: str) -> str:

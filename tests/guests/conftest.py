@@ -37,6 +37,23 @@ def wait_until(check: Callable[[], T], deadline_s: float = 60) -> T:
     return found
 
 
+def ssh(key: Path, address: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the user that these tests give to guests."""
+    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
+    return subprocess.run(
+        [
+            *("ssh", "-F", "none", "-i", str(key), "-o", "BatchMode=yes"),
+            *("-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=5"),
+            *(word for option in options for word in ("-o", option)),
+            *(f"tester@{address}", command),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @dataclass
 class Guest:
     """A VM as the SOAP side would see it: hardware, guestinfo, and what its Tools reported."""
@@ -75,19 +92,7 @@ class Guest:
     def ssh(
         self, command: str, key: Path | None = None, nic: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
-        return subprocess.run(
-            [
-                *("ssh", "-F", "none", "-i", str(key or self.key), "-o", "BatchMode=yes"),
-                *("-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=5"),
-                *(word for option in options for word in ("-o", option)),
-                *(f"tester@{self.address(nic)}", command),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return ssh(key or self.key, self.address(nic), command)
 
     def run(self, command: str) -> str:
         """Run a shell command that must succeed; return what it printed."""

@@ -102,7 +102,3 @@ def make_order(hypervisor: VsphereHypervisor, lab: str = "ana-mlops", **changes:
         "guestinfo": (("guestinfo.userdata", "I2Nsb3Vk"),),
     }
     return guests.make_order(hypervisor, guests.make_identity(lab=lab), **(small | changes))
-
-
-def ignore(_task: str) -> None:
-    """Hear of a vim task and do nothing about it."""

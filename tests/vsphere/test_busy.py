@@ -16,7 +16,8 @@ from provisioner.vsphere.session import Limits
 from tests.contract.conftest import wait_until
 from tests.contract.guests import OURS, Guest, clone, make_identity, make_order
 from tests.contract.vcenters import Simulated
-from tests.vsphere.conftest import Meddler, ignore
+from tests.fakes.samples import ignore
+from tests.vsphere.conftest import Meddler
 
 Count = Callable[[], dict[str, int]]
 

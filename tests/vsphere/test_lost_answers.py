@@ -25,7 +25,8 @@ from provisioner.vsphere.session import Limits
 from tests.contract.conftest import wait_until
 from tests.contract.guests import OURS, make_record
 from tests.contract.vcenters import Simulated
-from tests.vsphere.conftest import Meddler, ignore, make_order
+from tests.fakes.samples import ignore
+from tests.vsphere.conftest import Meddler, make_order
 
 Count = Callable[[], dict[str, int]]
 WAIT_S = 20.0

@@ -18,7 +18,8 @@ from provisioner.vsphere import VsphereHypervisor
 from provisioner.vsphere.privileges import NEEDED
 from tests.contract.guests import OURS, make_record
 from tests.contract.vcenters import Simulated
-from tests.vsphere.conftest import ignore, make_order
+from tests.fakes.samples import ignore
+from tests.vsphere.conftest import make_order
 
 Count = Callable[[], dict[str, int]]
 READS = {
