@@ -62,8 +62,7 @@ class ObservedVm:
 
     `identity` is what its mark says, if it has one. `folder` is the path of the inventory folder
     that holds it, `created_at` is `config.createDate`; both unset when vCenter does not say.
-    `own_disks` are the lowest of its disks' files that lie in its own folder, above a template's:
-    those that it was born with, if there are as many as a clone of its template has.
+    `own_disks` are the lowest of its disks' files that lie in its own folder, above a template's.
     `dossier` is empty unless its signature is this installation's and names this VM.
     """
 
@@ -84,6 +83,14 @@ class ObservedVm:
     disabled_methods: tuple[str, ...] = ()
     dossier: str = ""
     own_disks: tuple[str, ...] = ()
+
+    def find_birth_disks(self, disk_count: int) -> tuple[str, ...]:
+        """Find the disks a linked clone was born with when nobody recorded them; none in doubt.
+
+        Only when it has exactly as many own disks as a clone of its template is born with, each of
+        them must be one.
+        """
+        return self.own_disks if len(self.own_disks) == disk_count else ()
 
 
 @dataclass(frozen=True)

@@ -107,13 +107,12 @@ def build_guest(found: FoundGuest, site: Site) -> GuestRecord:
     specs = {spec.slot: spec for spec in found.lab.blueprint.guests}
     wanted = site.networks.get(specs[guest.identity.slot].networks[0], "").rpartition("/")[2]
     nics = sorted(vm.nics, key=lambda nic: nic.network != wanted)
-    sure = guest.pin is not None and len(vm.own_disks) == guest.pin.disk_count
     return replace(
         guest,
         state=GuestState.STANDING,
         moref=vm.moref,
         mac=nics[0].mac if nics else "",
-        birth_disks=vm.own_disks if sure else (),
+        birth_disks=vm.find_birth_disks(guest.pin.disk_count) if guest.pin is not None else (),
     )
 
 

@@ -16,7 +16,7 @@ from provisioner.model.observed import (
     PowerState,
 )
 from provisioner.vsphere.acting import Acting
-from provisioner.vsphere.devices import find_birth_disks, list_foreign_disks
+from provisioner.vsphere.devices import list_foreign_disks
 from provisioner.vsphere.machines import DISABLED_PATH, Machine, Machines
 from provisioner.vsphere.running import Running
 from provisioner.vsphere.session import Session
@@ -138,8 +138,7 @@ def find_obstacle(machine: Machine, guest: GuestRecord) -> str:
         return f"it is {machine.vm.connection}, {REMEDIES[machine.vm.connection]}"
     birth_disks = guest.birth_disks
     if not birth_disks and guest.pin is not None:
-        count = guest.pin.disk_count
-        birth_disks = find_birth_disks(machine.disk_chains, machine.folder, count)
+        birth_disks = machine.vm.find_birth_disks(guest.pin.disk_count)
     if foreign := list_foreign_disks(machine.disk_chains, birth_disks):
         return (
             f"it holds a disk it was not born with: {', '.join(foreign)}; destroying the VM would"

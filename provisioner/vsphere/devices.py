@@ -76,16 +76,6 @@ def list_own_disks(chains: Chains, folder: str) -> tuple[str, ...]:
     return tuple(sorted(own))
 
 
-def find_birth_disks(chains: Chains, folder: str, disk_count: int) -> tuple[str, ...]:
-    """Find the disks a linked clone was born with when nobody recorded them; none when in doubt.
-
-    Only when it has exactly as many own disks as a clone of that template is born with, each of
-    them must be one.
-    """
-    own = list_own_disks(chains, folder)
-    return own if len(own) == disk_count else ()
-
-
 def name_network(backing: Any) -> str:
     """Name a NIC's portgroup: by its name, or by its key on a distributed switch."""
     port = getattr(backing, "port", None)

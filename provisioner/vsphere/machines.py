@@ -96,7 +96,7 @@ class Machine:
     """One VM as read at one moment, with its reference.
 
     `disk_chains` are the files of each disk, of its snapshots too. `nics` are the devices
-    themselves, `folder` is where its own files lie, as `[datastore] folder`.
+    themselves.
     """
 
     ref: Any
@@ -104,7 +104,6 @@ class Machine:
     tools_running: bool
     disk_chains: Chains
     nics: tuple[Any, ...] = ()
-    folder: str = ""
 
     @property
     def is_unreadable(self) -> bool:
@@ -270,7 +269,6 @@ class Machines:
             tools_running=values.get(TOOLS_PATH) == "guestToolsRunning",
             disk_chains=chains,
             nics=tuple(list_nics(values)),
-            folder=folder,
         )
 
     def _build_vm(self, reading: Reading) -> ObservedVm:

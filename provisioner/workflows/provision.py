@@ -131,7 +131,7 @@ def _clone(work: Work, specs: dict[str, GuestSpec], placement: dict[str, str], s
         moref=vm.moref,
         mac=vm.nics[0].mac,
         # Somebody may have attached a disk to one that was adopted: only its own are recorded.
-        birth_disks=vm.own_disks if len(vm.own_disks) == pin.disk_count else (),
+        birth_disks=vm.find_birth_disks(pin.disk_count),
     )
     return f"{vm.name} is {vm.moref} on {placement[slot]}"
 

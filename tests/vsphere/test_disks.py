@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyVmomi import vim
 
-from provisioner.vsphere.devices import find_birth_disks, list_files, list_foreign_disks
+from provisioner.model.observed import ObservedVm, Ownership, PowerState
+from provisioner.vsphere.devices import list_files, list_foreign_disks, list_own_disks
 
 BORN = "[ds1] ana/ana.vmdk"
 BASE = "[ds0] debian-13/debian-13.vmdk"
@@ -38,6 +40,7 @@ def test_without_a_birth_record_everything_is_foreign() -> None:
     assert list_foreign_disks(((BORN, BASE), (BORN, BASE)), ()) == (BORN,)
 
 
+VM = ObservedVm("vm-1", "ana", "uuid", Ownership.OURS, None, PowerState.OFF, 1, 1024, (), ())
 SNAPSHOT = "[ds1] ana/ana-000001.vmdk"
 OTHER = "[ds1] ana/ana_1.vmdk"
 
@@ -61,7 +64,8 @@ OTHER = "[ds1] ana/ana_1.vmdk"
 def test_birth_disks_that_nobody_recorded_are_found_or_none(
     chains: list[tuple[str, ...]], count: int, found: tuple[str, ...]
 ) -> None:
-    assert find_birth_disks(tuple(chains), "[ds1] ana", count) == found
+    own_disks = list_own_disks(tuple(chains), "[ds1] ana")
+    assert replace(VM, own_disks=own_disks).find_birth_disks(count) == found
 
 
 def test_the_files_of_a_disk_are_read_from_the_newest_down() -> None:
